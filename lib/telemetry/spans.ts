@@ -1,0 +1,87 @@
+import {
+  type Context,
+  context,
+  createContextKey,
+  isSpanContextValid,
+  type Link,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
+import { AppError } from "../errors.ts";
+import type { SpanAttributes } from "./attributes.ts";
+
+const tracerName = "millrace";
+const runIdKey = createContextKey("millrace.run.id");
+
+export interface SpanSettings {
+  /** INTERNAL by default. */
+  readonly kind?: SpanKind;
+  readonly attributes?: SpanAttributes;
+  /** Context that holds the parent; the active one by default. Use ROOT_CONTEXT for a span without a parent. */
+  readonly parent?: Context;
+  /** Other spans that led to this one, such as the run that trained a model. */
+  readonly links?: readonly Link[];
+}
+
+/**
+ * Runs `work` inside a new span, which is active while it runs and always ends.
+ * What `work` throws is recorded on the span (see {@link failSpan}) and thrown on.
+ *
+ * @example const model = await withSpan("load model", { attributes: { "millrace.model.version": 3 } }, () => load())
+ */
+export async function withSpan<T>(
+  name: string,
+  settings: SpanSettings,
+  work: (span: Span) => T | Promise<T>,
+): Promise<T> {
+  const parent = settings.parent ?? context.active();
+  const span = startSpan(name, settings);
+  try {
+    return await context.with(trace.setSpan(parent, span), () => work(span));
+  } catch (error) {
+    failSpan(span, error);
+    throw error;
+  } finally {
+    span.end();
+  }
+}
+
+/** A span that the caller ends, for work that does not fit into one function. */
+export function startSpan(name: string, settings: SpanSettings = {}): Span {
+  const { kind = SpanKind.INTERNAL, attributes = {}, parent = context.active(), links = [] } = settings;
+  return trace.getTracer(tracerName).startSpan(name, { kind, attributes, links: [...links] }, parent);
+}
+
+/** Marks a span as failed: status, error type (our stable code) and an exception event with the stack. Does not end it. */
+export function failSpan(span: Span, thrown: unknown): void {
+  const error = AppError.from(thrown);
+  const stack = thrown instanceof Error ? thrown.stack : error.stack;
+  span.recordException({ name: error.code, message: error.message, ...(stack !== undefined && { stack }) });
+  span.setAttributes({ "error.type": error.code, "millrace.error.retryable": error.retryable });
+  span.setStatus({ code: SpanStatusCode.ERROR, message: error.message });
+}
+
+/** Trace id of the active span (32 hexadecimal digits), or undefined outside a trace. */
+export function currentTraceId(): string | undefined {
+  return currentSpanIds()?.trace_id;
+}
+
+/** Ids of the active span under the names that log lines use, or undefined outside a trace. */
+export function currentSpanIds(): { readonly trace_id: string; readonly span_id: string } | undefined {
+  const spanContext = trace.getActiveSpan()?.spanContext();
+  if (spanContext === undefined || !isSpanContextValid(spanContext)) return undefined;
+  return { trace_id: spanContext.traceId, span_id: spanContext.spanId };
+}
+
+/** Runs `work` as part of a run: log lines written meanwhile carry its id. */
+export function withRunId<T>(runId: string, work: () => T): T {
+  return context.with(context.active().setValue(runIdKey, runId), work);
+}
+
+/** The run that the active work belongs to, under the name that log lines use. */
+export function currentRunId(): { readonly run_id: string } | undefined {
+  const runId = context.active().getValue(runIdKey);
+  return typeof runId === "string" ? { run_id: runId } : undefined;
+}
