@@ -1,0 +1,71 @@
+import { chmod, copyFile, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { AppError } from "../errors.ts";
+import { debianPackage } from "./debian-package.ts";
+import { officialRelease } from "./official-release.ts";
+import { type BinarySource, inspectBinary, type NatsServerBinary, programName } from "./program.ts";
+
+export interface ProvisionOptions {
+  /** The program ends up in `nats-server/<version>/` below it. */
+  readonly cacheFolder: string;
+  readonly onProgress: (line: string) => void;
+  /** Tried in this order. Default: the official release, then a Debian or Ubuntu package. */
+  readonly sources?: readonly BinarySource[];
+}
+
+/**
+ * Fetches a nats-server from the first source that has one that runs here, and keeps it in the cache folder.
+ *
+ * Any number of processes may do this at once: each works in a folder of its own, and the last step is a rename.
+ * Throws DOWNLOAD_FAILED with the reason of every source, and what a person can do.
+ */
+export async function provisionNatsServer(options: ProvisionOptions): Promise<NatsServerBinary> {
+  const { cacheFolder, onProgress, sources = [officialRelease(), ...debianPackage()] } = options;
+  const home = join(cacheFolder, "nats-server");
+  await mkdir(home, { recursive: true });
+  const failures: string[] = [];
+  for (const source of sources) {
+    const work = await mkdtemp(join(home, "incoming-"));
+    try {
+      onProgress(`getting nats-server from ${source.name}`);
+      return await keep(await source.fetch(work), home, work);
+    } catch (error) {
+      failures.push(`${source.name}: ${AppError.from(error).message}`);
+      onProgress(`not there: ${failures.at(-1)}`);
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+  }
+  throw new AppError(
+    "DOWNLOAD_FAILED",
+    [
+      "no nats-server on this machine, and none could be fetched:",
+      ...failures.map((failure) => `  - ${failure}`),
+      "Install nats-server, or set NATS_SERVER_BIN to its path, or set MILLRACE_NATS_URL to a server that runs.",
+    ].join("\n"),
+  );
+}
+
+/** Moves a program that was proved to run to its final place, unless another process has just put one there. */
+async function keep(program: string, home: string, work: string): Promise<NatsServerBinary> {
+  const finished = join(work, "finished");
+  await mkdir(finished);
+  await copyFile(program, join(finished, programName));
+  await chmod(join(finished, programName), 0o755);
+  const { version } = await inspectBinary(join(finished, programName));
+
+  const path = join(home, version, programName);
+  try {
+    return await inspectBinary(path);
+  } catch {
+    // Nothing there yet, or a program that does not run: ours takes its place.
+    await rm(dirname(path), { recursive: true, force: true });
+  }
+  try {
+    await rename(finished, dirname(path));
+  } catch (error) {
+    // Another process was faster by a moment: its copy of the same version is as good, if it runs.
+    return inspectBinary(path).catch(() => Promise.reject(error));
+  }
+  return { path, version };
+}
