@@ -1,0 +1,38 @@
+/**
+ * Names on the broker. A run, a stage or one kind of event is one filter:
+ * `millrace.v1.<run id>.>`, `millrace.v1.*.training.>`, `millrace.v1.*.model.trained`.
+ */
+
+/** The log of everything that happens in runs. */
+export const eventStream = "MILLRACE_EVENTS";
+/** The log of models, their versions and aliases: the registry is its replay. */
+export const registryStream = "MILLRACE_REGISTRY";
+/** Messages that a stage gave up on, with the reason. */
+export const deadLetterStream = "MILLRACE_DEAD_LETTERS";
+
+/** Subjects that each stream stores. */
+export const streamSubjects = {
+  [eventStream]: "millrace.v1.>",
+  [registryStream]: "millrace.registry.v1.*",
+  [deadLetterStream]: "millrace.dead.v1.>",
+} as const;
+
+/** Subject of an event of a run. `eventName` is "<stage>.<event>"; `"*"` as the run id filters over all runs. */
+export function eventSubject(runId: string, eventName: string): string {
+  return `millrace.v1.${runId}.${eventName}`;
+}
+
+/** Every event of a run. */
+export function runFilter(runId: string): string {
+  return `millrace.v1.${runId}.>`;
+}
+
+/** Subject of all changes to one model: one subject, so that the broker itself can compare and set. */
+export function registrySubject(modelName: string): string {
+  return `millrace.registry.v1.${modelName}`;
+}
+
+/** Subject under which a stage keeps what it gave up on. */
+export function deadLetterSubject(stage: string, runId: string): string {
+  return `millrace.dead.v1.${stage}.${runId}`;
+}

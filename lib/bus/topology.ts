@@ -1,0 +1,71 @@
+import {
+  DiscardPolicy,
+  type JetStreamManager,
+  RetentionPolicy,
+  StorageType,
+  type StreamConfig,
+} from "@nats-io/jetstream";
+import { nanos } from "@nats-io/nats-core";
+import { AppError } from "../errors.ts";
+import { deadLetterStream, eventStream, registryStream, streamSubjects } from "./subjects.ts";
+
+const days = (n: number) => nanos(n * 24 * 60 * 60 * 1000);
+
+export interface TopologyOptions {
+  /** Servers that keep each message. Default: 1; 3 on a cluster. */
+  readonly replicas?: number;
+  /** Most bytes that the log of runs may hold; publishing into a full stream is an error, never a silent loss. Default: 1 GiB. */
+  readonly maxEventBytes?: number;
+}
+
+/**
+ * How long a repeated publication is recognised by its id. It exceeds the longest retry schedule of a stage; beyond it,
+ * a stage still recognises finished work by the outcome in the stream.
+ */
+const duplicateWindowMs = 60 * 60 * 1000;
+
+function streamConfigs({ replicas = 1, maxEventBytes = 1024 ** 3 }: TopologyOptions): Partial<StreamConfig>[] {
+  const common = {
+    storage: StorageType.File,
+    retention: RetentionPolicy.Limits,
+    // A full stream must refuse: discarding the oldest would drop events that no stage has read yet.
+    discard: DiscardPolicy.New,
+    num_replicas: replicas,
+    duplicate_window: nanos(duplicateWindowMs),
+    deny_delete: false,
+  };
+  const stream = (name: keyof typeof streamSubjects, limits: Partial<StreamConfig>) => ({
+    ...common,
+    ...limits,
+    name,
+    subjects: [streamSubjects[name]],
+  });
+  return [
+    stream(eventStream, { max_age: days(90), max_bytes: maxEventBytes }),
+    // What was live, and when, is worth keeping for good.
+    stream(registryStream, { max_age: 0, max_bytes: -1 }),
+    stream(deadLetterStream, { max_age: days(30), max_bytes: 256 * 1024 ** 2, discard: DiscardPolicy.Old }),
+  ];
+}
+
+/** Creates the streams, or updates them to the wanted limits. Safe to call from every service at once. */
+export async function ensureTopology(jsm: JetStreamManager, options: TopologyOptions = {}): Promise<void> {
+  for (const config of streamConfigs(options)) await ensureStream(jsm, config as StreamConfig);
+}
+
+async function ensureStream(jsm: JetStreamManager, config: StreamConfig): Promise<void> {
+  try {
+    // Adding a stream that exists with the same configuration succeeds; with another one it is refused.
+    await jsm.streams.add(config);
+  } catch (thrown) {
+    const existing = await jsm.streams.info(config.name).catch(() => undefined);
+    if (existing === undefined) {
+      throw new AppError(
+        "BROKER_UNAVAILABLE",
+        `stream ${config.name} could not be created: ${AppError.from(thrown).message}; is JetStream enabled (nats-server -js), and is there space for it?`,
+        { cause: thrown, details: { stream: config.name } },
+      );
+    }
+    await jsm.streams.update(config.name, config);
+  }
+}

@@ -1,0 +1,92 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type {
+  ModelAliasMoved,
+  ModelVersionEvaluated,
+  ModelVersionRegistered,
+} from "../../gen/millrace/v1/events_pb.ts";
+import type { AliasMove, Model, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import type { ReceivedEvent } from "../bus/cloud-event.ts";
+
+/** The alias of the version that answers predictions. */
+export const championAlias = "champion";
+
+/** A model as its log tells it: the replay of every change to it. */
+export interface ModelLog {
+  readonly name: string;
+  /** By number of the version. */
+  readonly versions: ReadonlyMap<number, ModelVersion>;
+  /** Version that each alias names. */
+  readonly aliases: ReadonlyMap<string, number>;
+  /** Every move of an alias, oldest first. */
+  readonly moves: readonly AliasMove[];
+  /** Version that each change, by the id of its event, was about: a change made twice is found here. */
+  readonly changes: ReadonlyMap<string, number>;
+  /** Sequence of the last change; 0 for none. Whoever changes the model names it, and is refused if it is no longer the last. */
+  readonly lastSequence: number;
+}
+
+/** A model that nothing is known of. */
+export function emptyModelLog(name: string): ModelLog {
+  return { name, versions: new Map(), aliases: new Map(), moves: [], changes: new Map(), lastSequence: 0 };
+}
+
+/** The model after one more change. Events that are no change to a model leave it as it is. */
+export function applyChange(log: ModelLog, event: ReceivedEvent): ModelLog {
+  const next = { ...log, lastSequence: event.sequence };
+  switch (event.message.$typeName) {
+    case "millrace.v1.ModelVersionRegistered":
+      return register(next, event as ReceivedEvent<ModelVersionRegistered>);
+    case "millrace.v1.ModelVersionEvaluated":
+      return evaluate(next, event as ReceivedEvent<ModelVersionEvaluated>);
+    case "millrace.v1.ModelAliasMoved":
+      return moveAlias(next, event as ReceivedEvent<ModelAliasMoved>);
+    default:
+      return next;
+  }
+}
+
+function register(log: ModelLog, { id, message, time }: ReceivedEvent<ModelVersionRegistered>): ModelLog {
+  if (message.version === undefined) return log;
+  const version = { ...message.version, registeredAt: timestampFromDate(time) };
+  return {
+    ...log,
+    versions: withEntry(log.versions, version.version, version),
+    changes: withEntry(log.changes, id, version.version),
+  };
+}
+
+function evaluate(log: ModelLog, { id, message }: ReceivedEvent<ModelVersionEvaluated>): ModelLog {
+  const version = log.versions.get(message.version);
+  if (version === undefined || message.report === undefined) return log;
+  const evaluated = { ...version, evaluation: message.report };
+  return {
+    ...log,
+    versions: withEntry(log.versions, message.version, evaluated),
+    changes: withEntry(log.changes, id, message.version),
+  };
+}
+
+function moveAlias(log: ModelLog, { id, message, time }: ReceivedEvent<ModelAliasMoved>): ModelLog {
+  if (message.move === undefined) return log;
+  const move = { ...message.move, movedAt: timestampFromDate(time) };
+  return {
+    ...log,
+    aliases: withEntry(log.aliases, move.alias, move.version),
+    moves: [...log.moves, move],
+    changes: withEntry(log.changes, id, move.version),
+  };
+}
+
+function withEntry<K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<K, V> {
+  return new Map(map).set(key, value);
+}
+
+/** The version that answers predictions, or undefined. */
+export function championOf(log: ModelLog): ModelVersion | undefined {
+  return log.versions.get(log.aliases.get(championAlias) ?? 0);
+}
+
+/** The model in the words of the API. */
+export function modelFromLog({ name, versions, aliases }: ModelLog): Omit<Model, "$typeName"> {
+  return { name, latestVersion: Math.max(0, ...versions.keys()), aliases: Object.fromEntries(aliases) };
+}
