@@ -1,0 +1,114 @@
+/**
+ * Checkpoints: everything a training needs to go on after an epoch as if it had never stopped. The file is the word "MRCK",
+ * a version, the length of a JSON header, the header, and the tensors as little-endian float32 in the header's order.
+ */
+import { z } from "zod";
+import { AppError } from "../errors.ts";
+import { parseTrainingConfig, type TrainingConfig } from "./configuration.ts";
+import type { RandomState } from "./random.ts";
+import type { EpochReport } from "./training.ts";
+
+export interface Checkpoint {
+  readonly network: string;
+  /** The resolved configuration. */
+  readonly config: TrainingConfig;
+  /** Classes and image shape of the data. */
+  readonly data: DataSignature;
+  /** The epochs done. */
+  readonly epochs: readonly EpochReport[];
+  /** Steps done, which is the position in the schedule. */
+  readonly step: number;
+  readonly random: RandomState;
+  /** Weights, running statistics and the optimiser's tensors by name. */
+  readonly state: ReadonlyMap<string, Float32Array>;
+}
+
+/** What must be the same for a checkpoint to fit. */
+export interface DataSignature {
+  readonly classes: readonly string[];
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+  readonly images: number;
+}
+
+const magic = "MRCK";
+const version = 1;
+const prefixLength = 12;
+
+const count = z.number().int().nonnegative();
+const reportSchema = z.object({
+  epoch: count,
+  epochs: count,
+  loss: z.number(),
+  accuracy: z.number(),
+  learningRate: z.number(),
+  imagesPerSecond: z.number(),
+  durationMs: z.number(),
+  remainingMs: z.number(),
+});
+const headerSchema = z.object({
+  network: z.string(),
+  config: z.unknown(),
+  data: z.object({ classes: z.array(z.string()), channels: count, height: count, width: count, images: count }),
+  epochs: z.array(reportSchema),
+  step: count,
+  random: z.tuple([count, count, count, count]),
+  tensors: z.array(z.object({ name: z.string(), length: count })),
+});
+
+/** The checkpoint as a file. */
+export function encodeCheckpoint({ state, ...rest }: Checkpoint): Uint8Array {
+  const tensors = Array.from(state, ([name, values]) => ({ name, length: values.length }));
+  const header = Buffer.from(JSON.stringify({ ...rest, tensors }));
+  const prefix = Buffer.alloc(prefixLength);
+  prefix.write(magic, "latin1");
+  prefix.writeUInt32LE(version, 4);
+  prefix.writeUInt32LE(header.length, 8);
+  const payload = Array.from(
+    state.values(),
+    ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength),
+  );
+  return Buffer.concat([prefix, header, ...payload]);
+}
+
+/** Reads what `encodeCheckpoint` wrote. Throws ARTIFACT_CORRUPT for anything else, a truncated file included. */
+export function decodeCheckpoint(bytes: Uint8Array): Checkpoint {
+  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (file.length < prefixLength || file.toString("latin1", 0, 4) !== magic) throw corrupt("it does not start as one");
+  if (file.readUInt32LE(4) !== version) throw corrupt(`its version is ${file.readUInt32LE(4)}, ${version} is expected`);
+  const start = prefixLength + file.readUInt32LE(8);
+  const { tensors, config, ...rest } = readHeader(file.subarray(prefixLength, start));
+  const expected = start + 4 * tensors.reduce((sum, { length }) => sum + length, 0);
+  if (file.length !== expected) throw corrupt(`it has ${file.length} bytes, its header says ${expected}`);
+  const state = new Map<string, Float32Array>();
+  let offset = start;
+  for (const { name, length } of tensors) {
+    // A copy, because tensors in the file need not be aligned.
+    state.set(name, new Float32Array(Uint8Array.from(file.subarray(offset, offset + 4 * length)).buffer));
+    offset += 4 * length;
+  }
+  return { ...rest, config: parseTrainingConfig(config), state };
+}
+
+/** Throws CONFIGURATION_INVALID unless a training of this kind may go on from the checkpoint. */
+export function checkResumable(checkpoint: Checkpoint, request: Pick<Checkpoint, "network" | "config" | "data">): void {
+  for (const key of ["network", "config", "data"] as const) {
+    const [kept, asked] = [JSON.stringify(checkpoint[key]), JSON.stringify(request[key])];
+    if (kept === asked) continue;
+    const message = `the checkpoint is of another training: its ${key} is ${kept}, this one's ${asked}; start without it`;
+    throw new AppError("CONFIGURATION_INVALID", message, { details: { key } });
+  }
+}
+
+function readHeader(bytes: Buffer): z.output<typeof headerSchema> {
+  try {
+    return headerSchema.parse(JSON.parse(bytes.toString()));
+  } catch (thrown) {
+    throw corrupt("its header cannot be read", thrown);
+  }
+}
+
+function corrupt(reason: string, cause?: unknown): AppError {
+  return new AppError("ARTIFACT_CORRUPT", `this is no usable checkpoint: ${reason}; train without it`, { cause });
+}

@@ -1,0 +1,69 @@
+/**
+ * Engines run training steps. The loop around them (order of images, augmentation, schedule, checkpoints, cancellation) is the
+ * same for all, so an engine only has to do a step and to give its state.
+ */
+import type { LayersModel } from "@tensorflow/tfjs-layers";
+import { AppError } from "../errors.ts";
+import type { TrainingConfig } from "./configuration.ts";
+import { onnxruntimeEngine } from "./engines/onnxruntime.ts";
+import type { Normalization } from "./preprocessing.ts";
+import type { MaskInput } from "./training-graph.ts";
+import type { StepResult, TrainingBatch } from "./training-session.ts";
+
+export interface TrainingEngine {
+  readonly name: string;
+  /** Version of the library that does the work. */
+  readonly version: string;
+  /** Prepares a network for training, from its initial weights or from a checkpoint's state. */
+  createTrainer(options: TrainerOptions): Promise<NetworkTrainer>;
+}
+
+export interface TrainerOptions {
+  /** The network with its initial weights. It is not changed until `writeWeights`. */
+  readonly model: LayersModel;
+  readonly config: TrainingConfig;
+  readonly normalization: Normalization;
+  /** State that an earlier `state()` of the same engine gave. */
+  readonly state?: ReadonlyMap<string, Float32Array>;
+}
+
+/** A network in training. */
+export interface NetworkTrainer {
+  /** The dropout masks a batch must bring. */
+  readonly masks: readonly MaskInput[];
+  /** Trained parameters, running statistics left out. */
+  readonly parameterCount: number;
+  /** Floating-point operations of one image's forward pass. */
+  readonly forwardFlopsPerImage: number;
+  /** One step on the calling thread. `position.step` counts from 0. */
+  step(batch: TrainingBatch, position: { readonly step: number; readonly learningRate: number }): Promise<StepResult>;
+  /** Everything a checkpoint must keep; valid until the next step. */
+  state(): ReadonlyMap<string, Float32Array>;
+  /** Puts the trained weights into the model. */
+  writeWeights(): void;
+  release(): Promise<void>;
+}
+
+/** The default, on every machine. */
+export const defaultEngine = "onnxruntime";
+
+/** The engine that MILLRACE_ENGINE names, or the default. */
+export function engineNameFromEnvironment(environment: NodeJS.ProcessEnv = process.env): string {
+  return environment.MILLRACE_ENGINE || defaultEngine;
+}
+
+/** The engine of a name. Throws ENGINE_UNAVAILABLE, saying which there are. */
+export function findEngine(name: string): TrainingEngine {
+  if (name === onnxruntimeEngine.name) return onnxruntimeEngine;
+  const message =
+    name === "tensorflow"
+      ? "the tensorflow engine is not part of this version; unset MILLRACE_ENGINE to train with onnxruntime"
+      : `there is no engine ${name}; set MILLRACE_ENGINE to onnxruntime`;
+  throw new AppError("ENGINE_UNAVAILABLE", message, { details: { engine: name } });
+}
+
+/** What trains here, for a model's lineage: the engine's name and version, such as "onnxruntime 1.30.0". */
+export function engineVersion(name: string = engineNameFromEnvironment()): string {
+  const engine = findEngine(name);
+  return `${engine.name} ${engine.version}`;
+}

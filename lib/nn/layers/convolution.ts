@@ -1,0 +1,121 @@
+/** Conv2D: any kernel, stride, dilation and padding, with or without bias. */
+import { z } from "zod";
+import type { Graph, Value } from "../onnx/graph.ts";
+import {
+  concat,
+  convolution,
+  convolutionTranspose,
+  isNoPadding,
+  matMul,
+  padImages,
+  reduce,
+  reshape,
+  slice,
+  transpose,
+  type Window,
+} from "../onnx/operators.ts";
+import { fixed } from "../onnx/shape.ts";
+import { type LayerDefinition, type LayerNode, weight } from "./definition.ts";
+import { kernelOptions, pairOption, readOptions, windowOptions } from "./options.ts";
+import { imageSize, windowFromSpec } from "./window.ts";
+
+const options = z.object({ ...kernelOptions, ...windowOptions, kernelSize: pairOption, dilationRate: pairOption });
+
+export const convolutionLayer: LayerDefinition = {
+  weights(node) {
+    const { useBias, kernelRegularizer } = readOptions(node, options);
+    // The Layers API has [kh, kw, C, K], ONNX [K, C, kh, kw].
+    const kernel = { name: "kernel", role: "weight", axes: [3, 2, 0, 1], l2: kernelRegularizer } as const;
+    return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
+  },
+  flops(node) {
+    const [channels = 0] = node.inputShapes[0] ?? [];
+    const [kernels = 0, height = 0, width = 0] = node.outputShape;
+    const { kernel } = windowOf(node);
+    return 2 * kernels * channels * kernel[0] * kernel[1] * height * width;
+  },
+  infer({ graph, node, inputs: [x], weights }) {
+    return convolution(graph, { x, kernel: weight(weights, "kernel"), bias: weights.bias }, windowOf(node));
+  },
+  train({ graph, node, inputs: [x], weights, needsGradient }) {
+    const window = windowOf(node);
+    const kernel = weight(weights, "kernel");
+    return {
+      output: convolution(graph, { x, kernel, bias: weights.bias }, window),
+      backward: (gradient) => ({
+        inputs: [needsGradient[0] ? inputGradient(graph, { x, kernel, gradient }, window) : undefined],
+        weights: {
+          kernel: kernelGradient(graph, { x, kernel, gradient }, window),
+          ...(weights.bias && { bias: reduce(graph, "ReduceSum", gradient, [0, 2, 3]) }),
+        },
+      }),
+    };
+  },
+};
+
+interface Operands {
+  readonly x: Value;
+  readonly kernel: Value;
+  readonly gradient: Value;
+}
+
+/**
+ * The gradient to the input. With stride 1 it is a convolution of the output's gradient with the kernel turned by 180
+ * degrees, which ONNX Runtime runs up to 1.7 times as fast as `ConvTranspose`; other strides need that operator.
+ */
+function inputGradient(graph: Graph, { x, kernel, gradient }: Operands, window: Window): Value {
+  if (window.strides[0] !== 1 || window.strides[1] !== 1) {
+    return convolutionTranspose(graph, { gradient, kernel, shape: x.shape }, window);
+  }
+  const end = -(2 ** 31);
+  const inputs = [kernel, [-1, -1], [end, end], [2, 3], [-1, -1]] as const;
+  const [source, ...bounds] = inputs;
+  const operands = [source, ...bounds.map((values) => graph.integers(values))];
+  const [turned = kernel] = graph.node("Slice", operands, [{ shape: kernel.shape, type: kernel.type }]);
+  const [top, left, bottom, right] = window.pads;
+  const rows = (window.kernel[0] - 1) * window.dilations[0];
+  const columns = (window.kernel[1] - 1) * window.dilations[1];
+  const pads = [rows - top, columns - left, rows - bottom, columns - right] as const;
+  return convolution(graph, { x: gradient, kernel: transpose(graph, turned, [1, 0, 2, 3]) }, { ...window, pads });
+}
+
+/**
+ * The gradient to the kernel, for which ONNX has no operator: for each offset in the kernel, the matrix product over all
+ * pixels of the output's gradient with the input shifted by that offset, summed over the batch. This was the fastest of the
+ * formulations tried, by far faster than a convolution with batch and channel axes exchanged.
+ */
+function kernelGradient(graph: Graph, { x, kernel, gradient }: Operands, window: Window): Value {
+  const [n, channels] = [fixed(x.shape[0]), fixed(x.shape[1])];
+  const [, kernels, height, width] = gradient.shape.map(fixed) as [number, number, number, number];
+  const padded = isNoPadding(window.pads) ? x : padImages(graph, x, window.pads);
+  const rows = reshape(graph, gradient, [n, kernels, height * width]);
+  const products = kernelOffsets(window).map(([row, column]) => {
+    const shifted = slice(graph, padded, {
+      axes: [2, 3],
+      starts: [row, column],
+      ends: [row + (height - 1) * window.strides[0] + 1, column + (width - 1) * window.strides[1] + 1],
+      steps: window.strides,
+    });
+    const pixels = transpose(graph, reshape(graph, shifted, [n, channels, height * width]), [0, 2, 1]);
+    return reshape(graph, reduce(graph, "ReduceSum", matMul(graph, rows, pixels), [0]), [kernels, channels, 1]);
+  });
+  return reshape(graph, concat(graph, products, 2), kernel.shape);
+}
+
+function kernelOffsets({ kernel, dilations }: Window): readonly (readonly [number, number])[] {
+  return Array.from({ length: kernel[0] * kernel[1] }, (_, index) => [
+    Math.floor(index / kernel[1]) * dilations[0],
+    (index % kernel[1]) * dilations[1],
+  ]);
+}
+
+function windowOf(node: LayerNode): Window {
+  const { kernelSize, strides, padding, dilationRate } = readOptions(node, options);
+  return windowFromSpec({
+    kernel: kernelSize,
+    strides,
+    dilations: dilationRate,
+    padding,
+    size: imageSize(node.inputShapes[0]),
+  });
+}

@@ -1,0 +1,38 @@
+/** Dense: y = x W + b, on vectors. */
+import { z } from "zod";
+import { add, matMul, reduce, transpose } from "../onnx/operators.ts";
+import { type LayerDefinition, weight } from "./definition.ts";
+import { kernelOptions, readOptions } from "./options.ts";
+
+const options = z.object(kernelOptions);
+
+export const denseLayer: LayerDefinition = {
+  weights(node) {
+    const { useBias, kernelRegularizer } = readOptions(node, options);
+    const kernel = { name: "kernel", role: "weight", l2: kernelRegularizer } as const;
+    return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
+  },
+  flops(node) {
+    return 2 * (node.inputShapes[0]?.[0] ?? 0) * (node.outputShape[0] ?? 0);
+  },
+  infer({ graph, inputs: [x], weights }) {
+    const product = matMul(graph, x, weight(weights, "kernel"));
+    return weights.bias ? add(graph, product, weights.bias) : product;
+  },
+  train(scope) {
+    const { graph, inputs, weights, needsGradient } = scope;
+    const [x] = inputs;
+    return {
+      output: denseLayer.infer(scope),
+      backward: (gradient) => ({
+        inputs: [
+          needsGradient[0] ? matMul(graph, gradient, transpose(graph, weight(weights, "kernel"), [1, 0])) : undefined,
+        ],
+        weights: {
+          kernel: matMul(graph, transpose(graph, x, [1, 0]), gradient),
+          ...(weights.bias && { bias: reduce(graph, "ReduceSum", gradient, [0]) }),
+        },
+      }),
+    };
+  },
+};

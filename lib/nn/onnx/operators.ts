@@ -1,0 +1,244 @@
+/**
+ * ONNX operators as functions that know the shape of their result. Semantics:
+ * https://github.com/onnx/onnx/blob/main/docs/Operators.md
+ */
+import { type Attributes, type Graph, single, type Value } from "./graph.ts";
+import { broadcast, type Dimension, elementCount, fixed, formatShape, type Shape, shapeError } from "./shape.ts";
+import type { ElementType } from "./tensor-type.ts";
+
+type BinaryOperator = "Add" | "Sub" | "Mul" | "Div" | "Pow";
+type UnaryOperator = "Relu" | "Sqrt" | "Reciprocal" | "Exp" | "Log" | "Neg" | "Identity";
+type Comparison = "Equal" | "Greater";
+type Reduction = "ReduceSum" | "ReduceMean" | "ReduceMax";
+
+/** Element-wise, with broadcasting. */
+export function binary(graph: Graph, operator: BinaryOperator, left: Value, right: Value): Value {
+  return one(graph, operator, [left, right], broadcast(left.shape, right.shape), left.type);
+}
+
+export const add = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Add", left, right);
+export const subtract = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Sub", left, right);
+export const multiply = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Mul", left, right);
+export const divide = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Div", left, right);
+
+/** Multiplies by a number. */
+export const scale = (graph: Graph, value: Value, factor: number): Value =>
+  factor === 1 ? value : multiply(graph, value, graph.constant(factor));
+
+/** Element-wise function of one value. */
+export function unary(graph: Graph, operator: UnaryOperator, value: Value): Value {
+  return one(graph, operator, [value], value.shape, value.type);
+}
+
+/** Element-wise comparison, as bool. */
+export function compare(graph: Graph, operator: Comparison, left: Value, right: Value): Value {
+  return one(graph, operator, [left, right], broadcast(left.shape, right.shape), "bool");
+}
+
+/** `yes` where the condition holds, else `no`. */
+export function where(graph: Graph, condition: Value, yes: Value, no: Value): Value {
+  return one(
+    graph,
+    "Where",
+    [condition, yes, no],
+    broadcast(condition.shape, broadcast(yes.shape, no.shape)),
+    yes.type,
+  );
+}
+
+/** Converts the element type; nothing to do where it is right already. */
+export function cast(graph: Graph, value: Value, type: ElementType): Value {
+  if (value.type === type) return value;
+  const numbers: Record<ElementType, number> = { float32: 1, uint8: 2, int64: 7, bool: 9, float64: 11 };
+  return one(graph, "Cast", [value], value.shape, type, { to: numbers[type] });
+}
+
+/** Same elements, other shape. At most one axis may be symbolic, and must be in both shapes. */
+export function reshape(graph: Graph, value: Value, shape: Shape): Value {
+  const numeric = (dimensions: Shape) => elementCount(dimensions.filter((dimension) => typeof dimension === "number"));
+  if (numeric(value.shape) !== numeric(shape)) {
+    throw shapeError(`cannot reshape ${formatShape(value.shape)} to ${formatShape(shape)}`);
+  }
+  const target = graph.integers(shape.map((dimension) => (typeof dimension === "number" ? dimension : -1)));
+  return one(graph, "Reshape", [value, target], shape, value.type);
+}
+
+/** Axis i of the result is axis `permutation[i]` of the value. */
+export function transpose(graph: Graph, value: Value, permutation: readonly number[]): Value {
+  const shape = permutation.map((axis) => dimensionOf(value, axis));
+  return one(graph, "Transpose", [value], shape, value.type, { perm: permutation });
+}
+
+/** Matrix product over the last two axes; the axes before them broadcast. */
+export function matMul(graph: Graph, left: Value, right: Value): Value {
+  const [m, inner] = [dimensionOf(left, left.shape.length - 2), dimensionOf(left, left.shape.length - 1)];
+  const [rows, n] = [dimensionOf(right, right.shape.length - 2), dimensionOf(right, right.shape.length - 1)];
+  if (inner !== rows) {
+    throw shapeError(`cannot multiply matrices ${formatShape(left.shape)} and ${formatShape(right.shape)}`);
+  }
+  const batch = broadcast(left.shape.slice(0, -2), right.shape.slice(0, -2));
+  return one(graph, "MatMul", [left, right], [...batch, m, n], left.type);
+}
+
+/** Joins values along an axis. */
+export function concat(graph: Graph, values: readonly Value[], axis: number): Value {
+  const first = single(values);
+  const length = values.reduce((sum, value) => sum + fixed(value.shape[axis]), 0);
+  return one(graph, "Concat", values, first.shape.with(axis, length), first.type, { axis });
+}
+
+/** The window `[starts, ends)` of some axes, each `steps`-th element. */
+export function slice(
+  graph: Graph,
+  value: Value,
+  window: { axes: readonly number[]; starts: readonly number[]; ends: readonly number[]; steps?: readonly number[] },
+): Value {
+  const { axes, starts, ends, steps = axes.map(() => 1) } = window;
+  const shape = value.shape.map((dimension, axis) => {
+    const at = axes.indexOf(axis);
+    if (at < 0) return dimension;
+    return Math.ceil(((ends[at] ?? 0) - (starts[at] ?? 0)) / (steps[at] ?? 1));
+  });
+  const inputs = [value, graph.integers(starts), graph.integers(ends), graph.integers(axes), graph.integers(steps)];
+  return one(graph, "Slice", inputs, shape, value.type);
+}
+
+/** Zeros around the last two axes. */
+export function padImages(graph: Graph, value: Value, pads: Pads): Value {
+  if (isNoPadding(pads)) return value;
+  const [top, left, bottom, right] = pads;
+  const [n, c, h, w] = [0, 1, 2, 3].map((axis) => dimensionOf(value, axis)) as [
+    Dimension,
+    Dimension,
+    Dimension,
+    Dimension,
+  ];
+  const shape = [n, c, fixed(h) + top + bottom, fixed(w) + left + right];
+  return one(graph, "Pad", [value, graph.integers([0, 0, top, left, 0, 0, bottom, right])], shape, value.type);
+}
+
+/** Reduces some axes, which disappear unless `keep` is set. */
+export function reduce(graph: Graph, operator: Reduction, value: Value, axes: readonly number[], keep = false): Value {
+  const shape = keep
+    ? value.shape.map((dimension, axis) => (axes.includes(axis) ? 1 : dimension))
+    : value.shape.filter((_, axis) => !axes.includes(axis));
+  const keepdims = keep ? 1 : 0;
+  // In operator set 17 the axes of ReduceSum are an input already, those of the others still an attribute.
+  if (operator === "ReduceSum") {
+    return one(graph, operator, [value, graph.integers(axes)], shape, value.type, { keepdims });
+  }
+  return one(graph, operator, [value], shape, value.type, { axes, keepdims });
+}
+
+/** Sums over all but the last axes so that the result has `shape`: undoes a broadcast, for gradients. */
+export function sumAll(graph: Graph, value: Value): Value {
+  return reduce(
+    graph,
+    "ReduceSum",
+    value,
+    value.shape.map((_, axis) => axis),
+  );
+}
+
+/** Softmax over the last axis. */
+export function softmax(graph: Graph, value: Value): Value {
+  return one(graph, "Softmax", [value], value.shape, value.type, { axis: -1 });
+}
+
+/** Logarithm of the softmax over the last axis, without the rounding of log(softmax(x)). */
+export function logSoftmax(graph: Graph, value: Value): Value {
+  return one(graph, "LogSoftmax", [value], value.shape, value.type, { axis: -1 });
+}
+
+/** Index of the largest element of the last axis, int64. */
+export function argMax(graph: Graph, value: Value): Value {
+  return one(graph, "ArgMax", [value], value.shape.slice(0, -1), "int64", { axis: -1, keepdims: 0 });
+}
+
+/** Zero rows above, to the left, below, to the right: the order of ONNX's `pads`. */
+export type Pads = readonly [top: number, left: number, bottom: number, right: number];
+
+export const isNoPadding = (pads: Pads): boolean => pads.every((pad) => pad === 0);
+
+/** A window that moves over the rows and columns of an image. */
+export interface Window {
+  readonly kernel: readonly [height: number, width: number];
+  readonly strides: readonly [number, number];
+  readonly dilations: readonly [number, number];
+  readonly pads: Pads;
+}
+
+/** Convolution of [N, C, H, W] with [K, C, kh, kw] and an optional bias [K]. `shape` is the result's [N, K, H', W']. */
+export function convolution(
+  graph: Graph,
+  inputs: { x: Value; kernel: Value; bias?: Value | undefined },
+  window: Window,
+): Value {
+  const [n, , height, width] = inputs.x.shape;
+  const shape = [
+    n ?? "N",
+    dimensionOf(inputs.kernel, 0),
+    windowCount(fixed(height), window, 0),
+    windowCount(fixed(width), window, 1),
+  ];
+  return one(
+    graph,
+    "Conv",
+    [inputs.x, inputs.kernel, inputs.bias],
+    shape,
+    inputs.x.type,
+    convolutionAttributes(window),
+  );
+}
+
+/** How often a window fits along rows (0) or columns (1) of the given length. */
+export function windowCount(length: number, window: Window, axis: 0 | 1): number {
+  const span = (window.kernel[axis] - 1) * window.dilations[axis] + 1;
+  const count =
+    Math.floor((length + window.pads[axis] + window.pads[(axis + 2) as 2 | 3] - span) / window.strides[axis]) + 1;
+  if (count < 1) throw shapeError(`a window of ${span} does not fit into ${length} rows or columns`);
+  return count;
+}
+
+/** The gradient of a convolution to its input of the given shape, from the gradient to its output. */
+export function convolutionTranspose(
+  graph: Graph,
+  inputs: { gradient: Value; kernel: Value; shape: Shape; group?: number },
+  window: Window,
+): Value {
+  const { gradient, kernel, shape, group = 1 } = inputs;
+  const rest = ([0, 1] as const).map((axis) => {
+    const span = (window.kernel[axis] - 1) * window.dilations[axis] + 1;
+    const covered = (fixed(gradient.shape[axis + 2]) - 1) * window.strides[axis] + span;
+    return fixed(shape[axis + 2]) + window.pads[axis] + window.pads[(axis + 2) as 2 | 3] - covered;
+  });
+  const attributes = { ...convolutionAttributes(window), output_padding: rest, group };
+  return one(graph, "ConvTranspose", [gradient, kernel], shape, gradient.type, attributes);
+}
+
+function convolutionAttributes({ kernel, strides, dilations, pads }: Window): Attributes {
+  return { kernel_shape: kernel, strides, dilations, pads };
+}
+
+/** Attributes that pooling operators take: they know no dilation before operator set 19. */
+export function poolingAttributes({ kernel, strides, pads }: Window): Attributes {
+  return { kernel_shape: kernel, strides, pads };
+}
+
+function dimensionOf(value: Value, axis: number): Dimension {
+  const dimension = value.shape[axis];
+  if (dimension === undefined)
+    throw shapeError(`${value.name} of shape ${formatShape(value.shape)} has no axis ${axis}`);
+  return dimension;
+}
+
+function one(
+  graph: Graph,
+  operator: string,
+  inputs: readonly (Value | undefined)[],
+  shape: Shape,
+  type: ElementType,
+  attributes: Attributes = {},
+): Value {
+  return single(graph.node(operator, inputs, [{ shape, type }], attributes));
+}

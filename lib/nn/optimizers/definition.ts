@@ -1,0 +1,36 @@
+/** What an optimiser has to tell the compiler. One file in this folder describes one optimiser. */
+import { AppError } from "../../errors.ts";
+import type { Graph, Value } from "../onnx/graph.ts";
+
+/** A parameter at the moment of its update. */
+export interface ParameterUpdate {
+  readonly parameter: Value;
+  readonly gradient: Value;
+  /** The optimiser's own tensors of this parameter by slot name, of the parameter's shape, zero at the beginning. */
+  readonly slots: Readonly<Record<string, Value>>;
+  /** The scalars of this step by name, `learningRate` among them. */
+  readonly scalars: Readonly<Record<string, Value>>;
+  /** Whether weight decay applies: to kernels only, not to biases and batch normalisation. */
+  readonly decays: boolean;
+}
+
+export interface UpdatedParameter {
+  readonly parameter: Value;
+  readonly slots: Readonly<Record<string, Value>>;
+}
+
+export interface Optimizer {
+  /** Names of the tensors kept for each parameter. */
+  readonly slots: readonly string[];
+  /** The scalars fed at each step, from the number of the step (the first is 1) and its learning rate. */
+  scalars(step: number, learningRate: number): Readonly<Record<string, number>>;
+  /** Adds one parameter's update to the graph. */
+  update(graph: Graph, update: ParameterUpdate): UpdatedParameter;
+}
+
+/** A value the compiler has promised to pass. */
+export function named(values: Readonly<Record<string, Value>>, name: string): Value {
+  const value = values[name];
+  if (value === undefined) throw new AppError("INTERNAL", `the compiler passed no ${name} to the optimiser`);
+  return value;
+}

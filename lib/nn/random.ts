@@ -1,0 +1,68 @@
+/**
+ * The one source of randomness in training: xoshiro128** by Blackman and Vigna (https://prng.di.unimi.it/xoshiro128starstar.c),
+ * seeded through splitmix32. Its state is four 32-bit words that a checkpoint keeps, so a resumed training draws what an
+ * uninterrupted one would have drawn. Not for secrets.
+ */
+
+/** Four unsigned 32-bit words, not all zero. */
+export type RandomState = readonly [number, number, number, number];
+
+export interface Random {
+  /** A whole number in [0, 2^32). */
+  uint32(): number;
+  /** A number in [0, 1) with 32 random bits. */
+  uniform(): number;
+  /** A whole number in [0, limit), without bias to speak of for limits far below 2^32. */
+  integer(limit: number): number;
+  /** A sample of the standard normal distribution (Box-Muller). */
+  normal(): number;
+  /** The state from which `randomFromState` goes on. */
+  state(): RandomState;
+}
+
+/** A generator for a seed; different seeds give unrelated sequences. */
+export function createRandom(seed: number): Random {
+  let word = seed >>> 0;
+  const splitmix32 = (): number => {
+    word = (word + 0x9e3779b9) >>> 0;
+    let mixed = Math.imul(word ^ (word >>> 16), 0x21f0aaad);
+    mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
+    return (mixed ^ (mixed >>> 15)) >>> 0;
+  };
+  return randomFromState([splitmix32(), splitmix32(), splitmix32(), splitmix32()]);
+}
+
+/** The generator that had this state. */
+export function randomFromState(state: RandomState): Random {
+  let [a, b, c, d] = state;
+  const uint32 = (): number => {
+    const product = Math.imul(b, 5);
+    const result = Math.imul((product << 7) | (product >>> 25), 9) >>> 0;
+    const shifted = b << 9;
+    c ^= a;
+    d ^= b;
+    b ^= c;
+    a ^= d;
+    c ^= shifted;
+    d = (d << 11) | (d >>> 21);
+    return result;
+  };
+  const uniform = (): number => uint32() / 2 ** 32;
+  return {
+    uint32,
+    uniform,
+    integer: (limit) => Math.floor(uniform() * limit),
+    normal: () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()),
+    state: () => [a >>> 0, b >>> 0, c >>> 0, d >>> 0],
+  };
+}
+
+/** Puts the elements into a random order, in place (Fisher-Yates). */
+export function shuffle(random: Random, values: Uint32Array): void {
+  for (let last = values.length - 1; last > 0; last--) {
+    const other = random.integer(last + 1);
+    const kept = values[last] ?? 0;
+    values[last] = values[other] ?? 0;
+    values[other] = kept;
+  }
+}

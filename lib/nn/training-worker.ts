@@ -1,0 +1,37 @@
+/** The thread that trains. What it is to do comes as worker data, what it has to say goes to the parent as messages. */
+import { parentPort, workerData } from "node:worker_threads";
+import { type ErrorMessage, messageFromError } from "./thread.ts";
+import { train } from "./trainer.ts";
+import type { EpochReport, TrainingProgress, TrainingRequest, TrainingResult } from "./training.ts";
+
+export interface TrainingWorkerData {
+  readonly request: TrainingRequest;
+  /** One 32-bit word: anything but 0 cancels. Shared memory, because the event loop stands still during a step. */
+  readonly cancelled: Int32Array;
+}
+
+export type TrainingMessage =
+  | { readonly kind: "epoch"; readonly report: EpochReport }
+  | { readonly kind: "progress"; readonly progress: TrainingProgress }
+  | { readonly kind: "checkpoint"; readonly checkpoint: Uint8Array }
+  | { readonly kind: "done"; readonly result: TrainingResult }
+  | { readonly kind: "failed"; readonly error: ErrorMessage };
+
+const { request, cancelled } = workerData as TrainingWorkerData;
+
+const send = (message: TrainingMessage): void => parentPort?.postMessage(message);
+
+try {
+  const result = await train(
+    request,
+    {
+      onEpoch: (report) => send({ kind: "epoch", report }),
+      onProgress: (progress) => send({ kind: "progress", progress }),
+      onCheckpoint: (checkpoint) => send({ kind: "checkpoint", checkpoint }),
+    },
+    () => Atomics.load(cancelled, 0) !== 0,
+  );
+  send({ kind: "done", result });
+} catch (thrown) {
+  send({ kind: "failed", error: messageFromError(thrown) });
+}

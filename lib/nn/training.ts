@@ -1,0 +1,150 @@
+/** Training as a job: in a thread of its own, with events on the way, and a way to cancel it. */
+import { AppError } from "../errors.ts";
+import type { TrainingConfig } from "./configuration.ts";
+import { engineNameFromEnvironment, findEngine } from "./engine.ts";
+import type { LayersModelFiles } from "./layers-model.ts";
+import { findNetwork } from "./networks.ts";
+import { errorFromMessage, startThread } from "./thread.ts";
+import { checkTrainingData, type TrainingData } from "./training-data.ts";
+import type { TrainingMessage, TrainingWorkerData } from "./training-worker.ts";
+
+/** What an epoch came to. */
+export interface EpochReport {
+  /** From 1. */
+  readonly epoch: number;
+  /** Epochs of the whole training. */
+  readonly epochs: number;
+  /** Mean over the epoch's batches, of augmented images, with L2 penalties. */
+  readonly loss: number;
+  /** Share of the epoch's augmented images classified right while training, in [0, 1]. */
+  readonly accuracy: number;
+  /** Of the epoch's last step. */
+  readonly learningRate: number;
+  readonly imagesPerSecond: number;
+  readonly durationMs: number;
+  /** Estimate for the epochs still to come. */
+  readonly remainingMs: number;
+}
+
+/** What to train, how, and on what. */
+export interface TrainingRequest {
+  /** Name of a network. */
+  readonly network: string;
+  readonly config: TrainingConfig;
+  readonly data: TrainingData;
+  /** Where to go on from: what `onCheckpoint` gave for the same network, configuration and data. */
+  readonly checkpoint?: Uint8Array;
+  /** Default: what MILLRACE_ENGINE says, else onnxruntime. */
+  readonly engine?: string;
+}
+
+/** A position within an epoch. */
+export interface TrainingProgress {
+  /** From 1. */
+  readonly epoch: number;
+  readonly epochs: number;
+  /** Steps of this epoch done, and all of them. */
+  readonly step: number;
+  readonly steps: number;
+  /** Mean over the epoch so far. */
+  readonly loss: number;
+}
+
+/** Called on the way; what they throw ends the training. */
+export interface TrainingListeners {
+  onEpoch?(metrics: EpochReport): void;
+  /** A few times a second. */
+  onProgress?(progress: TrainingProgress): void;
+  /** After each epoch and its `onEpoch`. */
+  onCheckpoint?(checkpoint: Uint8Array): void;
+}
+
+export interface TrainingResult {
+  /** The inference model: input `pixels`, outputs `probabilities` and `logits`; describes itself in its metadata. */
+  readonly onnx: Uint8Array;
+  readonly layersModel: LayersModelFiles;
+  readonly config: TrainingConfig;
+  readonly epochs: readonly EpochReport[];
+  readonly parameterCount: number;
+  /** Convolutions and matrix products, a multiplication and an addition as two. */
+  readonly forwardFlopsPerImage: number;
+}
+
+export interface TrainingJob {
+  /** Settles after every listener call has been made. Rejects with an AppError: CANCELLED, TRAINING_DIVERGED, INTERNAL and others. */
+  readonly result: Promise<TrainingResult>;
+  /** Makes `result` reject with CANCELLED at once; resolves when the thread has ended, which is after the step it is in. */
+  cancel(): Promise<void>;
+}
+
+/**
+ * Starts a training. Throws at once, before any work, for a network, engine, configuration or data that cannot be: NETWORK_UNKNOWN,
+ * ENGINE_UNAVAILABLE, CONFIGURATION_INVALID, DATASET_INVALID.
+ */
+export function startTraining(request: TrainingRequest, listeners: TrainingListeners = {}): TrainingJob {
+  const engine = request.engine ?? engineNameFromEnvironment();
+  findEngine(engine);
+  findNetwork(request.network);
+  checkTrainingData(request.data, request.config);
+
+  const cancelled = new Int32Array(new SharedArrayBuffer(4));
+  const workerData: TrainingWorkerData = { request: { ...request, engine }, cancelled };
+  const worker = startThread(new URL("./training-worker.ts", import.meta.url), { workerData });
+  const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+  let abandon: (reason: AppError) => void = () => undefined;
+  const result = new Promise<TrainingResult>((resolve, reject) => {
+    abandon = reject;
+    worker.on("message", (message: TrainingMessage) => {
+      // After a cancellation nobody wants to hear of progress.
+      if (Atomics.load(cancelled, 0) !== 0) return;
+      try {
+        deliver(message, listeners, { resolve, reject });
+      } catch (thrown) {
+        Atomics.store(cancelled, 0, 1);
+        reject(AppError.from(thrown));
+      }
+    });
+    worker.on("error", (error) => reject(threadError(`failed: ${AppError.from(error).message}`, error)));
+    // Messages come before the exit, so this only has an effect when the thread died without a last word.
+    worker.on("exit", (code) => reject(threadError(`died with exit code ${code}`)));
+  });
+
+  return {
+    result,
+    async cancel() {
+      Atomics.store(cancelled, 0, 1);
+      abandon(new AppError("CANCELLED", "the training was cancelled"));
+      await Promise.all([worker.terminate(), ended]);
+    },
+  };
+}
+
+function threadError(what: string, cause?: unknown): AppError {
+  return new AppError("INTERNAL", `the training thread ${what}; the training can be resumed from its last checkpoint`, {
+    cause,
+  });
+}
+
+function deliver(
+  message: TrainingMessage,
+  listeners: TrainingListeners,
+  outcome: { resolve(result: TrainingResult): void; reject(reason: AppError): void },
+): void {
+  switch (message.kind) {
+    case "epoch":
+      listeners.onEpoch?.(message.report);
+      break;
+    case "progress":
+      listeners.onProgress?.(message.progress);
+      break;
+    case "checkpoint":
+      listeners.onCheckpoint?.(message.checkpoint);
+      break;
+    case "done":
+      outcome.resolve(message.result);
+      break;
+    case "failed":
+      outcome.reject(errorFromMessage(message.error));
+      break;
+  }
+}
