@@ -1,0 +1,120 @@
+import { randomUUID } from "node:crypto";
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { type Artifact, ArtifactSchema } from "../../gen/millrace/v1/artifact_pb.ts";
+import { assertDigest, digestFromBytes, missingArtifact } from "./digest.ts";
+import { readChunks, writeHashed } from "./file.ts";
+import type { ArtifactSource, ArtifactStore, GetOptions, PutOptions } from "./store.ts";
+import { chunksOf, defaultIdleTimeoutMs, isIntact, limited, verified } from "./transfer.ts";
+
+/** A file in `incoming/` that nobody wrote to for so long was left behind: a live writer fails at its idle limit long before. */
+const abandonedAfterMs = 24 * 60 * 60 * 1000;
+
+export interface FolderStoreOptions {
+  /** How long a source or the disk may stand still, in ms. Default: 30,000. */
+  readonly idleTimeoutMs?: number;
+}
+
+/**
+ * Artifacts as files of one folder, which several processes of one machine may share.
+ *
+ * An artifact is `sha256/ab/cdef...`, named by its digest. It is written to `incoming/` first, brought to disk, then
+ * renamed: under its name there is a whole file or none, even after a crash in the middle.
+ */
+export async function openFolderStore(folder: string, options: FolderStoreOptions = {}): Promise<ArtifactStore> {
+  const { idleTimeoutMs = defaultIdleTimeoutMs } = options;
+  const root = resolve(folder);
+  const incoming = join(root, "incoming");
+  await mkdir(incoming, { recursive: true });
+  await removeAbandoned(incoming);
+
+  const limits = (what: string, signal: AbortSignal | undefined) => ({
+    what: `${what} in ${root}`,
+    idleTimeoutMs,
+    signal,
+  });
+
+  async function statArtifact(digest: string) {
+    assertDigest(digest);
+    const found = await unlessMissing(stat(pathOf(root, digest)));
+    return found && { sizeBytes: found.size };
+  }
+
+  async function* get(digest: string, { signal }: GetOptions = {}): AsyncGenerator<Uint8Array> {
+    if ((await statArtifact(digest)) === undefined) throw missingArtifact(digest, root);
+    yield* verified(limited(readChunks(pathOf(root, digest)), limits(`artifact ${digest}`, signal)), digest, root);
+  }
+
+  /** Whether the artifact is there and need not be written again. */
+  async function holds(digest: string, signal: AbortSignal | undefined): Promise<boolean> {
+    return (await statArtifact(digest)) !== undefined && isIntact(get(digest, signal && { signal }));
+  }
+
+  async function write(source: ArtifactSource, { name, signal }: PutOptions) {
+    if (source instanceof Uint8Array) {
+      const digest = digestFromBytes(source);
+      if (await holds(digest, signal)) return { digest, sizeBytes: source.byteLength };
+    }
+    const temporary = join(incoming, randomUUID());
+    try {
+      const chunks = limited(chunksOf(source), limits(`the source of "${name}"`, signal));
+      const written = await writeHashed(chunks, temporary, { durable: true });
+      if (!(await holds(written.digest, signal))) await moveIntoPlace(temporary, pathOf(root, written.digest));
+      return written;
+    } finally {
+      await rm(temporary, { force: true });
+    }
+  }
+
+  return {
+    async put(source: ArtifactSource, options: PutOptions): Promise<Artifact> {
+      const { digest, sizeBytes } = await write(source, options);
+      const { mediaType, name } = options;
+      return create(ArtifactSchema, { digest, sizeBytes: BigInt(sizeBytes), mediaType, name });
+    },
+    get,
+    stat: statArtifact,
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+function pathOf(root: string, digest: string): string {
+  const hex = digest.slice("sha256:".length);
+  return join(root, "sha256", hex.slice(0, 2), hex.slice(2));
+}
+
+async function moveIntoPlace(temporary: string, path: string): Promise<void> {
+  const folder = dirname(path);
+  await mkdir(folder, { recursive: true });
+  await rename(temporary, path);
+  await syncFolder(folder);
+}
+
+/** Brings the new name itself to disk. Windows has no such call and does not need it. */
+async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === "win32") return;
+  const handle = await open(folder, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Removes what processes that were killed in the middle of a write have left. */
+async function removeAbandoned(incoming: string): Promise<void> {
+  for (const name of await readdir(incoming)) {
+    const path = join(incoming, name);
+    const found = await unlessMissing(stat(path));
+    if (found && Date.now() - found.mtimeMs > abandonedAfterMs) await rm(path, { force: true });
+  }
+}
+
+/** The result, or undefined where the file does not exist. */
+async function unlessMissing<T>(result: Promise<T>): Promise<T | undefined> {
+  return result.catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+}
