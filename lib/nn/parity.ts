@@ -1,8 +1,7 @@
 /** Predictions by TensorFlow.js itself, to hold the compiled model against. */
 import { type LayersModelFiles, loadLayersModel } from "./layers-model.ts";
 import { permute } from "./layout.ts";
-import type { ModelDescription } from "./model-description.ts";
-import { normalizationFactors } from "./preprocessing.ts";
+import { type Normalization, normalizationFactors } from "./preprocessing.ts";
 import { core } from "./tensorflow.ts";
 
 /**
@@ -11,26 +10,26 @@ import { core } from "./tensorflow.ts";
  */
 export async function predictWithLayersModel(
   files: LayersModelFiles,
-  images: { readonly pixels: Uint8Array; readonly n: number },
-  { channels, height, width, ...normalization }: ModelDescription["input"],
+  pixels: Uint8Array,
+  n: number,
+  normalization: Normalization,
 ): Promise<Float32Array> {
   const model = await loadLayersModel(files);
+  const [, height = 0, width = 0, channels = 0] = (model.inputs[0]?.shape ?? []).map(Number);
   const { slopes, shifts } = normalizationFactors(normalization);
-  const area = height * width;
-  const normalized = Float32Array.from(images.pixels, (pixel, index) => {
-    const channel = Math.floor(index / area) % channels;
+  const normalized = Float32Array.from(pixels, (pixel, index) => {
+    const channel = Math.floor(index / (height * width)) % channels;
     return pixel * (slopes[channel] ?? 1) + (shifts[channel] ?? 0);
   });
-  const shape = [images.n, channels, height, width];
-  const input = core.tensor(permute(normalized, shape, [0, 2, 3, 1]), [images.n, height, width, channels]);
+  const input = core.tensor(permute(normalized, [n, channels, height, width], [0, 2, 3, 1]), [
+    n,
+    height,
+    width,
+    channels,
+  ]);
   const output = core.tidy(() => model.predict(input) as core.Tensor);
   const probabilities = (await output.data()) as Float32Array;
   core.dispose([input, output]);
   model.dispose();
   return probabilities;
-}
-
-/** The largest absolute difference of two sets of probabilities. */
-export function largestDifference(left: Float32Array, right: Float32Array): number {
-  return left.reduce((largest, value, index) => Math.max(largest, Math.abs(value - (right[index] ?? Number.NaN))), 0);
 }

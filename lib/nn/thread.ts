@@ -3,16 +3,14 @@ import { Worker, type WorkerOptions } from "node:worker_threads";
 import { AppError } from "../errors.ts";
 
 /**
- * Starts a worker from a `.ts` file. Node from 22.18 on strips the types itself. Older ones need tsx: a worker inherits it when
- * the process was started with `--import tsx`, but not when tsx was registered by a call, so it is asked for here.
+ * Starts a worker from a `.ts` file. Node from 22.18 on strips the types itself. Before that a worker does not inherit tsx, even
+ * where the process was started with `--import tsx`, so the worker starts with a line that registers it and then loads the file.
  */
 export function startThread(entry: URL, options: WorkerOptions): Worker {
-  const { execArgv } = process;
   const stripsTypes = "typescript" in process.features && Boolean(process.features.typescript);
-  if (stripsTypes || execArgv.some((argument) => argument.includes("tsx"))) {
-    return new Worker(entry, options);
-  }
-  return new Worker(entry, { ...options, execArgv: [...execArgv, "--import", import.meta.resolve("tsx")] });
+  if (stripsTypes) return new Worker(entry, options);
+  const script = `import { register } from "${import.meta.resolve("tsx/esm/api")}"; register(); await import("${entry.href}");`;
+  return new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`), options);
 }
 
 /** An error as it travels between threads: structured cloning would lose the code. */
