@@ -34,7 +34,7 @@ export const errorTable = {
   ARTIFACT_TIMEOUT: { status: "deadline_exceeded", retryable: true },
   BROKER_UNAVAILABLE: { status: "unavailable", retryable: true },
   CANCELLED: { status: "canceled", retryable: false },
-  CONFIGURATION_INVALID: { status: "failed_precondition", retryable: false },
+  CONFIGURATION_INVALID: { status: "invalid_argument", retryable: false },
   CONFLICT: { status: "aborted", retryable: true },
   DATASET_INVALID: { status: "invalid_argument", retryable: false },
   DEADLINE_EXCEEDED: { status: "deadline_exceeded", retryable: true },

@@ -1,14 +1,17 @@
+import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type {
   ModelAliasMoved,
   ModelVersionEvaluated,
   ModelVersionRegistered,
 } from "../../gen/millrace/v1/events_pb.ts";
-import type { AliasMove, Model, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import { type AliasMove, type Model, ModelSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import type { ReceivedEvent } from "../bus/cloud-event.ts";
 
 /** The alias of the version that answers predictions. */
 export const championAlias = "champion";
+/** The model of a run that names none. A prediction service answers with this one unless told otherwise. */
+export const defaultModelName = "default";
 
 /** A model as its log tells it: the replay of every change to it. */
 export interface ModelLog {
@@ -87,6 +90,10 @@ export function championOf(log: ModelLog): ModelVersion | undefined {
 }
 
 /** The model in the words of the API. */
-export function modelFromLog({ name, versions, aliases }: ModelLog): Omit<Model, "$typeName"> {
-  return { name, latestVersion: Math.max(0, ...versions.keys()), aliases: Object.fromEntries(aliases) };
+export function modelFromLog({ name, versions, aliases }: ModelLog): Model {
+  return create(ModelSchema, {
+    name,
+    latestVersion: Math.max(0, ...versions.keys()),
+    aliases: Object.fromEntries(aliases),
+  });
 }

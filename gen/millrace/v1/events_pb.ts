@@ -12,7 +12,7 @@ import type { Artifact } from "./artifact_pb.ts";
 import { file_millrace_v1_artifact } from "./artifact_pb.ts";
 import type { Dataset, DatasetProgress, DatasetSpec } from "./dataset_pb.ts";
 import { file_millrace_v1_dataset } from "./dataset_pb.ts";
-import type { EvaluationReport, GateDecision, GatePolicy } from "./evaluation_pb.ts";
+import type { EvaluationProgress, EvaluationReport, GateDecision, GatePolicy } from "./evaluation_pb.ts";
 import { file_millrace_v1_evaluation } from "./evaluation_pb.ts";
 import type { AliasMove, ModelVersion } from "./model_pb.ts";
 import { file_millrace_v1_model } from "./model_pb.ts";
@@ -25,7 +25,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file millrace/v1/events.proto.
  */
 export const file_millrace_v1_events: GenFile = /*@__PURE__*/
-  fileDesc("ChhtaWxscmFjZS92MS9ldmVudHMucHJvdG8SC21pbGxyYWNlLnYxIpwBCgdSdW5TcGVjEikKB2RhdGFzZXQYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYxIrCgh0cmFpbmluZxgCIAEoCzIZLm1pbGxyYWNlLnYxLlRyYWluaW5nU3BlYxIlCgRnYXRlGAMgASgLMhcubWlsbHJhY2UudjEuR2F0ZVBvbGljeRISCgptb2RlbF9uYW1lGAQgASgJIlwKDFJ1blJlcXVlc3RlZBIiCgRzcGVjGAEgASgLMhQubWlsbHJhY2UudjEuUnVuU3BlYzooqrsYJAoNcnVuLnJlcXVlc3RlZBIIcGlwZWxpbmUaCWluZ2VzdGlvbiJeCgxSdW5DYW5jZWxsZWQSDgoGcmVhc29uGAEgASgJOj6quxg6Cg1ydW4uY2FuY2VsbGVkEghwaXBlbGluZRoJaW5nZXN0aW9uGgh0cmFpbmluZxoKZXZhbHVhdGlvbiKcAQoJUnVuRmFpbGVkEg0KBXN0YWdlGAEgASgJEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIQCghhdHRlbXB0cxgEIAEoDRIcChRkZWFkX2xldHRlcl9zZXF1ZW5jZRgFIAEoBDoxqrsYLQoKcnVuLmZhaWxlZBIJaW5nZXN0aW9uEgh0cmFpbmluZxIKZXZhbHVhdGlvbiJaCg5EYXRhc2V0U3RhcnRlZBImCgRzcGVjGAEgASgLMhgubWlsbHJhY2UudjEuRGF0YXNldFNwZWM6IKq7GBwKD2RhdGFzZXQuc3RhcnRlZBIJaW5nZXN0aW9uImgKEURhdGFzZXRQcm9ncmVzc2VkEi4KCHByb2dyZXNzGAEgASgLMhwubWlsbHJhY2UudjEuRGF0YXNldFByb2dyZXNzOiOquxgfChJkYXRhc2V0LnByb2dyZXNzZWQSCWluZ2VzdGlvbiKjAQoPRGF0YXNldFByZXBhcmVkEiUKB2RhdGFzZXQYASABKAsyFC5taWxscmFjZS52MS5EYXRhc2V0EiIKBHNwZWMYAiABKAsyFC5taWxscmFjZS52MS5SdW5TcGVjEhgKEGR1cmF0aW9uX3NlY29uZHMYAyABKAE6K6q7GCcKEGRhdGFzZXQucHJlcGFyZWQSCWluZ2VzdGlvbhoIdHJhaW5pbmcitAEKD1RyYWluaW5nU3RhcnRlZBIPCgduZXR3b3JrGAEgASgJEjAKD2h5cGVycGFyYW1ldGVycxgCIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFAoMdHJhaW5faW1hZ2VzGAMgASgNEg4KBmVuZ2luZRgEIAEoCRIWCg5yZXN1bWVkX2Vwb2NocxgFIAEoDTogqrsYHAoQdHJhaW5pbmcuc3RhcnRlZBIIdHJhaW5pbmcimQEKFlRyYWluaW5nRXBvY2hDb21wbGV0ZWQSKgoHbWV0cmljcxgBIAEoCzIZLm1pbGxyYWNlLnYxLkVwb2NoTWV0cmljcxIpCgpjaGVja3BvaW50GAIgASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3Q6KKq7GCQKGHRyYWluaW5nLmVwb2NoX2NvbXBsZXRlZBIIdHJhaW5pbmcioQEKDE1vZGVsVHJhaW5lZBIoCgVtb2RlbBgBIAEoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbhIiCgRzcGVjGAIgASgLMhQubWlsbHJhY2UudjEuUnVuU3BlYxIYChBkdXJhdGlvbl9zZWNvbmRzGAMgASgBOimquxglCg1tb2RlbC50cmFpbmVkEgh0cmFpbmluZxoKZXZhbHVhdGlvbiJzChFFdmFsdWF0aW9uU3RhcnRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLdGVzdF9pbWFnZXMYAyABKA06JKq7GCAKEmV2YWx1YXRpb24uc3RhcnRlZBIKZXZhbHVhdGlvbiKhAQoOTW9kZWxFdmFsdWF0ZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEi0KBnJlcG9ydBgDIAEoCzIdLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25SZXBvcnQSGAoQZHVyYXRpb25fc2Vjb25kcxgEIAEoATohqrsYHQoPbW9kZWwuZXZhbHVhdGVkEgpldmFsdWF0aW9uIrIBCg1Nb2RlbFByb21vdGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIrCghkZWNpc2lvbhgDIAEoCzIZLm1pbGxyYWNlLnYxLkdhdGVEZWNpc2lvbhItCgZyZXBvcnQYBCABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiCquxgcCg5tb2RlbC5wcm9tb3RlZBIKZXZhbHVhdGlvbiKyAQoNTW9kZWxSZWplY3RlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SKwoIZGVjaXNpb24YAyABKAsyGS5taWxscmFjZS52MS5HYXRlRGVjaXNpb24SLQoGcmVwb3J0GAQgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydDogqrsYHAoObW9kZWwucmVqZWN0ZWQSCmV2YWx1YXRpb24ihQEKDU1vZGVsRGVwbG95ZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhMKC2luc3RhbmNlX2lkGAMgASgJEhgKEGR1cmF0aW9uX3NlY29uZHMYBCABKAE6IKq7GBwKDm1vZGVsLmRlcGxveWVkEgpwcmVkaWN0aW9uIpsBChVNb2RlbERlcGxveW1lbnRGYWlsZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhMKC2luc3RhbmNlX2lkGAMgASgJEgwKBGNvZGUYBCABKAkSDwoHbWVzc2FnZRgFIAEoCTopqrsYJQoXbW9kZWwuZGVwbG95bWVudF9mYWlsZWQSCnByZWRpY3Rpb24iagoWTW9kZWxWZXJzaW9uUmVnaXN0ZXJlZBIqCgd2ZXJzaW9uGAEgASgLMhkubWlsbHJhY2UudjEuTW9kZWxWZXJzaW9uOiSquxggChJ2ZXJzaW9uLnJlZ2lzdGVyZWQSCHRyYWluaW5nIAEifgoVTW9kZWxWZXJzaW9uRXZhbHVhdGVkEg8KB3ZlcnNpb24YASABKA0SLQoGcmVwb3J0GAIgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydDolqrsYIQoRdmVyc2lvbi5ldmFsdWF0ZWQSCmV2YWx1YXRpb24gASJuCg9Nb2RlbEFsaWFzTW92ZWQSJAoEbW92ZRgBIAEoCzIWLm1pbGxyYWNlLnYxLkFsaWFzTW92ZTo1qrsYMQoLYWxpYXMubW92ZWQSCmV2YWx1YXRpb24SCHBpcGVsaW5lGgpwcmVkaWN0aW9uIAFiBnByb3RvMw", [file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation, file_millrace_v1_model, file_millrace_v1_options, file_millrace_v1_training]);
+  fileDesc("ChhtaWxscmFjZS92MS9ldmVudHMucHJvdG8SC21pbGxyYWNlLnYxIpwBCgdSdW5TcGVjEikKB2RhdGFzZXQYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYxIrCgh0cmFpbmluZxgCIAEoCzIZLm1pbGxyYWNlLnYxLlRyYWluaW5nU3BlYxIlCgRnYXRlGAMgASgLMhcubWlsbHJhY2UudjEuR2F0ZVBvbGljeRISCgptb2RlbF9uYW1lGAQgASgJIlwKDFJ1blJlcXVlc3RlZBIiCgRzcGVjGAEgASgLMhQubWlsbHJhY2UudjEuUnVuU3BlYzooqrsYJAoNcnVuLnJlcXVlc3RlZBIIcGlwZWxpbmUaCWluZ2VzdGlvbiJeCgxSdW5DYW5jZWxsZWQSDgoGcmVhc29uGAEgASgJOj6quxg6Cg1ydW4uY2FuY2VsbGVkEghwaXBlbGluZRoJaW5nZXN0aW9uGgh0cmFpbmluZxoKZXZhbHVhdGlvbiKcAQoJUnVuRmFpbGVkEg0KBXN0YWdlGAEgASgJEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIQCghhdHRlbXB0cxgEIAEoDRIcChRkZWFkX2xldHRlcl9zZXF1ZW5jZRgFIAEoBDoxqrsYLQoKcnVuLmZhaWxlZBIJaW5nZXN0aW9uEgh0cmFpbmluZxIKZXZhbHVhdGlvbiJaCg5EYXRhc2V0U3RhcnRlZBImCgRzcGVjGAEgASgLMhgubWlsbHJhY2UudjEuRGF0YXNldFNwZWM6IKq7GBwKD2RhdGFzZXQuc3RhcnRlZBIJaW5nZXN0aW9uImgKEURhdGFzZXRQcm9ncmVzc2VkEi4KCHByb2dyZXNzGAEgASgLMhwubWlsbHJhY2UudjEuRGF0YXNldFByb2dyZXNzOiOquxgfChJkYXRhc2V0LnByb2dyZXNzZWQSCWluZ2VzdGlvbiKjAQoPRGF0YXNldFByZXBhcmVkEiUKB2RhdGFzZXQYASABKAsyFC5taWxscmFjZS52MS5EYXRhc2V0EiIKBHNwZWMYAiABKAsyFC5taWxscmFjZS52MS5SdW5TcGVjEhgKEGR1cmF0aW9uX3NlY29uZHMYAyABKAE6K6q7GCcKEGRhdGFzZXQucHJlcGFyZWQSCWluZ2VzdGlvbhoIdHJhaW5pbmcitAEKD1RyYWluaW5nU3RhcnRlZBIPCgduZXR3b3JrGAEgASgJEjAKD2h5cGVycGFyYW1ldGVycxgCIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFAoMdHJhaW5faW1hZ2VzGAMgASgNEg4KBmVuZ2luZRgEIAEoCRIWCg5yZXN1bWVkX2Vwb2NocxgFIAEoDTogqrsYHAoQdHJhaW5pbmcuc3RhcnRlZBIIdHJhaW5pbmcimQEKFlRyYWluaW5nRXBvY2hDb21wbGV0ZWQSKgoHbWV0cmljcxgBIAEoCzIZLm1pbGxyYWNlLnYxLkVwb2NoTWV0cmljcxIpCgpjaGVja3BvaW50GAIgASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3Q6KKq7GCQKGHRyYWluaW5nLmVwb2NoX2NvbXBsZXRlZBIIdHJhaW5pbmcioQEKDE1vZGVsVHJhaW5lZBIoCgVtb2RlbBgBIAEoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbhIiCgRzcGVjGAIgASgLMhQubWlsbHJhY2UudjEuUnVuU3BlYxIYChBkdXJhdGlvbl9zZWNvbmRzGAMgASgBOimquxglCg1tb2RlbC50cmFpbmVkEgh0cmFpbmluZxoKZXZhbHVhdGlvbiJeChFFdmFsdWF0aW9uU3RhcnRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA06JKq7GCAKEmV2YWx1YXRpb24uc3RhcnRlZBIKZXZhbHVhdGlvbiJyChRFdmFsdWF0aW9uUHJvZ3Jlc3NlZBIxCghwcm9ncmVzcxgBIAEoCzIfLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25Qcm9ncmVzczonqrsYIwoVZXZhbHVhdGlvbi5wcm9ncmVzc2VkEgpldmFsdWF0aW9uIqEBCg5Nb2RlbEV2YWx1YXRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SLQoGcmVwb3J0GAMgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydBIYChBkdXJhdGlvbl9zZWNvbmRzGAQgASgBOiGquxgdCg9tb2RlbC5ldmFsdWF0ZWQSCmV2YWx1YXRpb24isgEKDU1vZGVsUHJvbW90ZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEisKCGRlY2lzaW9uGAMgASgLMhkubWlsbHJhY2UudjEuR2F0ZURlY2lzaW9uEi0KBnJlcG9ydBgEIAEoCzIdLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25SZXBvcnQ6IKq7GBwKDm1vZGVsLnByb21vdGVkEgpldmFsdWF0aW9uIrIBCg1Nb2RlbFJlamVjdGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIrCghkZWNpc2lvbhgDIAEoCzIZLm1pbGxyYWNlLnYxLkdhdGVEZWNpc2lvbhItCgZyZXBvcnQYBCABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiCquxgcCg5tb2RlbC5yZWplY3RlZBIKZXZhbHVhdGlvbiKFAQoNTW9kZWxEZXBsb3llZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSGAoQZHVyYXRpb25fc2Vjb25kcxgEIAEoATogqrsYHAoObW9kZWwuZGVwbG95ZWQSCnByZWRpY3Rpb24imwEKFU1vZGVsRGVwbG95bWVudEZhaWxlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSDAoEY29kZRgEIAEoCRIPCgdtZXNzYWdlGAUgASgJOimquxglChdtb2RlbC5kZXBsb3ltZW50X2ZhaWxlZBIKcHJlZGljdGlvbiJqChZNb2RlbFZlcnNpb25SZWdpc3RlcmVkEioKB3ZlcnNpb24YASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb246JKq7GCAKEnZlcnNpb24ucmVnaXN0ZXJlZBIIdHJhaW5pbmcgASJ+ChVNb2RlbFZlcnNpb25FdmFsdWF0ZWQSDwoHdmVyc2lvbhgBIAEoDRItCgZyZXBvcnQYAiABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiWquxghChF2ZXJzaW9uLmV2YWx1YXRlZBIKZXZhbHVhdGlvbiABIm4KD01vZGVsQWxpYXNNb3ZlZBIkCgRtb3ZlGAEgASgLMhYubWlsbHJhY2UudjEuQWxpYXNNb3ZlOjWquxgxCgthbGlhcy5tb3ZlZBIKZXZhbHVhdGlvbhIIcGlwZWxpbmUaCnByZWRpY3Rpb24gAWIGcHJvdG8z", [file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation, file_millrace_v1_model, file_millrace_v1_options, file_millrace_v1_training]);
 
 /**
  * What a run shall do, from images to a decision.
@@ -368,13 +368,6 @@ export type EvaluationStarted = Message<"millrace.v1.EvaluationStarted"> & {
    * @generated from field: uint32 version = 2;
    */
   version: number;
-
-  /**
-   * Test images.
-   *
-   * @generated from field: uint32 test_images = 3;
-   */
-  testImages: number;
 };
 
 /**
@@ -383,6 +376,27 @@ export type EvaluationStarted = Message<"millrace.v1.EvaluationStarted"> & {
  */
 export const EvaluationStartedSchema: GenMessage<EvaluationStarted> = /*@__PURE__*/
   messageDesc(file_millrace_v1_events, 10);
+
+/**
+ * The evaluation of a model went on.
+ *
+ * @generated from message millrace.v1.EvaluationProgressed
+ */
+export type EvaluationProgressed = Message<"millrace.v1.EvaluationProgressed"> & {
+  /**
+   * How far it is.
+   *
+   * @generated from field: millrace.v1.EvaluationProgress progress = 1;
+   */
+  progress?: EvaluationProgress | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.EvaluationProgressed.
+ * Use `create(EvaluationProgressedSchema)` to create a new message.
+ */
+export const EvaluationProgressedSchema: GenMessage<EvaluationProgressed> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 11);
 
 /**
  * A model is measured.
@@ -424,7 +438,7 @@ export type ModelEvaluated = Message<"millrace.v1.ModelEvaluated"> & {
  * Use `create(ModelEvaluatedSchema)` to create a new message.
  */
 export const ModelEvaluatedSchema: GenMessage<ModelEvaluated> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 11);
+  messageDesc(file_millrace_v1_events, 12);
 
 /**
  * The gate let a model through; the registry's alias "champion" names it.
@@ -466,7 +480,7 @@ export type ModelPromoted = Message<"millrace.v1.ModelPromoted"> & {
  * Use `create(ModelPromotedSchema)` to create a new message.
  */
 export const ModelPromotedSchema: GenMessage<ModelPromoted> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 12);
+  messageDesc(file_millrace_v1_events, 13);
 
 /**
  * The gate held a model back.
@@ -508,7 +522,7 @@ export type ModelRejected = Message<"millrace.v1.ModelRejected"> & {
  * Use `create(ModelRejectedSchema)` to create a new message.
  */
 export const ModelRejectedSchema: GenMessage<ModelRejected> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 13);
+  messageDesc(file_millrace_v1_events, 14);
 
 /**
  * A prediction service answers with a model: loaded, checked, warmed up and switched to.
@@ -550,7 +564,7 @@ export type ModelDeployed = Message<"millrace.v1.ModelDeployed"> & {
  * Use `create(ModelDeployedSchema)` to create a new message.
  */
 export const ModelDeployedSchema: GenMessage<ModelDeployed> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 14);
+  messageDesc(file_millrace_v1_events, 15);
 
 /**
  * A prediction service could not put a model into service and goes on with the one it had.
@@ -599,7 +613,7 @@ export type ModelDeploymentFailed = Message<"millrace.v1.ModelDeploymentFailed">
  * Use `create(ModelDeploymentFailedSchema)` to create a new message.
  */
 export const ModelDeploymentFailedSchema: GenMessage<ModelDeploymentFailed> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 15);
+  messageDesc(file_millrace_v1_events, 16);
 
 /**
  * A version was added to the registry.
@@ -620,7 +634,7 @@ export type ModelVersionRegistered = Message<"millrace.v1.ModelVersionRegistered
  * Use `create(ModelVersionRegisteredSchema)` to create a new message.
  */
 export const ModelVersionRegisteredSchema: GenMessage<ModelVersionRegistered> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 16);
+  messageDesc(file_millrace_v1_events, 17);
 
 /**
  * A version in the registry was measured.
@@ -648,7 +662,7 @@ export type ModelVersionEvaluated = Message<"millrace.v1.ModelVersionEvaluated">
  * Use `create(ModelVersionEvaluatedSchema)` to create a new message.
  */
 export const ModelVersionEvaluatedSchema: GenMessage<ModelVersionEvaluated> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 17);
+  messageDesc(file_millrace_v1_events, 18);
 
 /**
  * An alias came to name another version. Prediction services follow the alias "champion".
@@ -669,5 +683,5 @@ export type ModelAliasMoved = Message<"millrace.v1.ModelAliasMoved"> & {
  * Use `create(ModelAliasMovedSchema)` to create a new message.
  */
 export const ModelAliasMovedSchema: GenMessage<ModelAliasMoved> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 18);
+  messageDesc(file_millrace_v1_events, 19);
 

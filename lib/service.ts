@@ -1,0 +1,141 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { z } from "zod";
+import { openArtifactStore } from "./artifacts/open-artifact-store.ts";
+import type { ArtifactStore } from "./artifacts/store.ts";
+import { type Bus, openBus } from "./bus/bus.ts";
+import { type RunningStage, type Stage, startStage } from "./bus/stage.ts";
+import { type Config, type ConfigSchema, describeConfig, loadConfig } from "./config.ts";
+import { AppError } from "./errors.ts";
+import { createLogger, type Logger } from "./log.ts";
+import { createRegistry, type Registry } from "./registry/registry.ts";
+import { createHealth } from "./rpc/health.ts";
+import { createRpcServer, type RpcService } from "./rpc/server.ts";
+import { startTelemetry } from "./telemetry/sdk.ts";
+import { version } from "./version.ts";
+
+/** What every service is given to do its work with. */
+export interface ServiceContext<Own extends z.ZodRawShape> {
+  readonly config: Config<Own>;
+  readonly logger: Logger;
+  readonly bus: Bus;
+  readonly artifacts: ArtifactStore;
+  readonly registry: Registry;
+  /** Which process of the service this is. */
+  readonly instanceId: string;
+}
+
+/** What a service is made of. */
+export interface ServiceParts {
+  readonly routes: readonly RpcService[];
+  readonly stage?: Stage;
+  /** The service counts as serving once this has resolved. */
+  readonly ready?: Promise<unknown>;
+  /** Disposed when the service stops, after the stage and before the connections. */
+  readonly resources?: readonly AsyncDisposable[];
+}
+
+/**
+ * Runs a service until SIGTERM or SIGINT: configuration, telemetry, broker, artifacts, RPC server, stage. It waits for a
+ * broker that is not there yet. Stopping: health says NOT_SERVING, the stage gives back the message in its hands, calls
+ * under way may finish, spans and logs are flushed.
+ */
+export async function runService<Own extends z.ZodRawShape>(
+  schema: ConfigSchema<Own>,
+  build: (context: ServiceContext<Own>) => ServiceParts | Promise<ServiceParts>,
+): Promise<void> {
+  const stopping = stopSignal();
+  const { service } = schema;
+  let logger = createLogger({ service });
+  try {
+    const config = loadConfig(schema);
+    logger = createLogger({ service, level: config.logLevel });
+    const instanceId = String(process.pid);
+    const telemetry = await startTelemetry({ service, version, instanceId, traceDir: config.traceDir, logger });
+    try {
+      logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
+      await using bus = await connectBus(config, service, logger, stopping);
+      await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
+      const parts = await build({ config, logger, bus, artifacts, registry: createRegistry(bus), instanceId });
+      await serve(parts, { config, bus, logger, stopping });
+    } finally {
+      await telemetry.shutdown();
+    }
+    logger.info({ event: "service.stopped" }, `${service} has stopped`);
+  } catch (thrown) {
+    if (stopping.aborted) return;
+    logger.fatal({ event: "service.failed", error: thrown }, AppError.from(thrown).message);
+    process.exitCode = 1;
+  }
+}
+
+/**
+ * Aborts at the first SIGTERM or SIGINT, and when the process that started this one over an IPC channel is gone. A second
+ * signal ends the process as usual.
+ */
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  const stop = (by: string) => controller.abort(new AppError("SHUTTING_DOWN", `the service was stopped by ${by}`));
+  for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stop(name));
+  process.once("disconnect", () => stop("the end of its parent"));
+  process.channel?.unref();
+  return controller.signal;
+}
+
+const connectPauseMs = 1_000;
+
+async function connectBus(
+  config: Config<z.ZodRawShape>,
+  service: string,
+  logger: Logger,
+  stopping: AbortSignal,
+): Promise<Bus> {
+  for (;;) {
+    try {
+      return await openBus({ url: config.natsUrl, service, logger, replicas: config.replicas });
+    } catch (thrown) {
+      const error = AppError.from(thrown);
+      if (!error.retryable) throw error;
+      logger.warn({ event: "broker.waiting", error }, `${error.message}; trying again`);
+      await delay(connectPauseMs, undefined, { signal: stopping });
+    }
+  }
+}
+
+interface Serving {
+  readonly config: Config<z.ZodRawShape>;
+  readonly bus: Bus;
+  readonly logger: Logger;
+  readonly stopping: AbortSignal;
+}
+
+async function serve(parts: ServiceParts, { config, bus, logger, stopping }: Serving): Promise<void> {
+  const health = createHealth();
+  const server = createRpcServer({ services: parts.routes, health, logger, corsOrigins: config.corsOrigins });
+  const listening = await server.listen({ host: config.host, port: config.port });
+  let stage: RunningStage | undefined;
+  try {
+    await Promise.race([parts.ready, aborted(stopping)]);
+    if (stopping.aborted) return;
+    stage = parts.stage && startStage(bus, parts.stage);
+    health.setAll(true);
+    logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
+    await aborted(stopping);
+  } finally {
+    await stopServing(listening, stage, config.shutdownGraceMs);
+  }
+}
+
+async function stopServing(
+  listening: ListeningServer,
+  stage: RunningStage | undefined,
+  graceMs: number,
+): Promise<void> {
+  await Promise.all([listening.close(graceMs), stage?.stop()]);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}

@@ -1,0 +1,128 @@
+import { create, fromJsonString } from "@bufbuild/protobuf";
+import type { DatasetManifest } from "../../gen/millrace/v1/dataset_pb.ts";
+import {
+  type EvaluationReport,
+  EvaluationReportSchema,
+  type ParityReport,
+  ParityReportSchema,
+} from "../../gen/millrace/v1/evaluation_pb.ts";
+import { type ModelManifest, ModelManifestSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import { readBytes } from "../../lib/artifacts/read.ts";
+import type { ArtifactStore } from "../../lib/artifacts/store.ts";
+import { AppError } from "../../lib/errors.ts";
+import { type LoadedSplit, loadSplit } from "../../lib/images/load-split.ts";
+import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
+import { evaluatePredictions } from "../../lib/nn/metrics.ts";
+import { predictWithLayersModel } from "../../lib/nn/parity.ts";
+
+export interface MeasureOptions {
+  readonly artifacts: ArtifactStore;
+  readonly onProgress: (done: number, total: number) => void;
+  readonly signal: AbortSignal;
+}
+
+/** Images that the network classifies at a time: large enough for full speed, small enough to be cancelled quickly. */
+const batchSize = 250;
+/** Images on which the ONNX model is held against the TensorFlow.js model, which is slow. */
+const parityImages = 32;
+
+/** The manifest of a version. */
+export async function readModelManifest(version: ModelVersion, artifacts: ArtifactStore): Promise<ModelManifest> {
+  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
+  return fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
+}
+
+/** Measures a model on a data set's test split. DATASET_INVALID if the model was made for other images or classes. */
+export async function measure(
+  model: ModelManifest,
+  dataset: Measured,
+  options: MeasureOptions,
+): Promise<EvaluationReport> {
+  requireFit(model, dataset);
+  const { artifacts, signal } = options;
+  const test = await loadSplit(dataset.manifest, "test", { artifacts, signal });
+  const onnx = await readBytes(artifacts, model.onnx?.digest ?? "");
+  await using worker = await createInferenceWorker({ onnx });
+  const startedMs = performance.now();
+  const probabilities = await classifyAll(worker, test, model.classes.length, options);
+  const seconds = (performance.now() - startedMs) / 1000;
+  const quality = evaluatePredictions({ probabilities, labels: test.labels, classes: model.classes });
+  return create(EvaluationReportSchema, {
+    datasetDigest: dataset.digest,
+    imageCount: test.count,
+    ...quality,
+    classes: [...quality.classes],
+    confusionMatrix: [...quality.confusionMatrix],
+    imagesPerSecond: test.count / seconds,
+    parity: await compareEngines(model, test, probabilities, options),
+  });
+}
+
+/** A data set with its digest. */
+export interface Measured {
+  readonly digest: string;
+  readonly manifest: DatasetManifest;
+}
+
+/** Whether a model can be measured on a data set: it knows images of this shape and the same classes in the same order. */
+export function fits(model: ModelManifest, { manifest }: Measured): boolean {
+  const { input } = model;
+  const { shape } = manifest;
+  const sameShape =
+    input?.height === shape?.height && input?.width === shape?.width && input?.channels === shape?.channels;
+  return sameShape && model.classes.join("\n") === manifest.classes.join("\n");
+}
+
+function requireFit(model: ModelManifest, dataset: Measured): void {
+  if (fits(model, dataset)) return;
+  throw new AppError(
+    "DATASET_INVALID",
+    `the model knows ${describe(model.input, model.classes)}, but data set ${dataset.digest} has ${describe(dataset.manifest.shape, dataset.manifest.classes)}; choose a data set of the same kind`,
+    { details: { dataset: dataset.digest } },
+  );
+}
+
+function describe(shape: ModelManifest["input"], classes: readonly string[]): string {
+  return `${shape?.width} x ${shape?.height} images of ${classes.length} classes (${classes.slice(0, 3).join(", ")}, ...)`;
+}
+
+async function classifyAll(
+  worker: InferenceWorker,
+  { pixels, count }: LoadedSplit,
+  classCount: number,
+  { onProgress, signal }: MeasureOptions,
+): Promise<Float32Array> {
+  const imageBytes = pixels.length / count;
+  const all = new Float32Array(count * classCount);
+  for (let start = 0; start < count; start += batchSize) {
+    signal.throwIfAborted();
+    const n = Math.min(batchSize, count - start);
+    const { probabilities } = await worker.run(pixels.subarray(start * imageBytes, (start + n) * imageBytes), n);
+    all.set(probabilities, start * classCount);
+    onProgress(start + n, count);
+  }
+  return all;
+}
+
+/** How far the two engines are apart on the same weights: an error of the compiler would show here. */
+async function compareEngines(
+  model: ModelManifest,
+  { pixels, count }: LoadedSplit,
+  probabilities: Float32Array,
+  { artifacts }: MeasureOptions,
+): Promise<ParityReport> {
+  const n = Math.min(parityImages, count);
+  const layersModel = {
+    modelJson: new TextDecoder().decode(await readBytes(artifacts, model.layersModel?.digest ?? "")),
+    weights: await readBytes(artifacts, model.layersWeights?.digest ?? ""),
+  };
+  const images = pixels.slice(0, (pixels.length / count) * n);
+  const expected = await predictWithLayersModel(layersModel, images, n, {
+    mean: model.channelMeans,
+    standardDeviation: model.channelDeviations,
+  });
+  let largest = 0;
+  for (const [index, value] of expected.entries())
+    largest = Math.max(largest, Math.abs(value - (probabilities[index] ?? 0)));
+  return create(ParityReportSchema, { maxProbabilityDifference: largest, imageCount: n });
+}

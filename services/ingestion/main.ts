@@ -1,0 +1,15 @@
+import { z } from "zod";
+import { defineConfig } from "../../lib/config.ts";
+import { userCacheFolder } from "../../lib/nats-server/server-binary.ts";
+import { runService } from "../../lib/service.ts";
+import { createIngestion, ingestionStage } from "./handlers.ts";
+import { datasetRoutes } from "./routes.ts";
+
+const schema = defineConfig("ingestion", {
+  cacheFolder: z.string().default(userCacheFolder(process.env)).describe("folder in which downloads are kept"),
+});
+
+await runService(schema, ({ config, artifacts }) => {
+  const ingestion = createIngestion({ artifacts, cacheFolder: config.cacheFolder });
+  return { routes: [datasetRoutes(ingestion)], stage: ingestionStage(ingestion) };
+});

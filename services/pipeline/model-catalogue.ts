@@ -1,0 +1,90 @@
+import type {
+  AliasMove,
+  GetModelVersionRequest,
+  Model,
+  ModelVersion,
+  MoveAliasRequest,
+} from "../../gen/millrace/v1/model_pb.ts";
+import type { Bus } from "../../lib/bus/bus.ts";
+import { eventIdFrom } from "../../lib/bus/cloud-event.ts";
+import { followEvents } from "../../lib/bus/follow.ts";
+import { registryStream, streamSubjects } from "../../lib/bus/subjects.ts";
+import { AppError } from "../../lib/errors.ts";
+import { applyChange, emptyModelLog, type ModelLog, modelFromLog } from "../../lib/registry/model-log.ts";
+import type { Registry } from "../../lib/registry/registry.ts";
+
+/** All models, as the registry's log tells them, to be read without asking the broker. */
+export interface ModelCatalogue extends AsyncDisposable {
+  models(): Model[];
+  /** Newest first. MODEL_NOT_FOUND if nothing is known of the model. */
+  versions(name: string): ModelVersion[];
+  /** MODEL_NOT_FOUND if there is no such version or alias. */
+  version(name: string, selector: GetModelVersionRequest["selector"]): ModelVersion;
+  /** Oldest first. */
+  moves(name: string): AliasMove[];
+  /** CONFLICT if the alias does not name the expected version. */
+  moveAlias(request: MoveAliasRequest): Promise<AliasMove>;
+  /** Resolves when all that the log held at the start is part of the catalogue. */
+  readonly ready: Promise<void>;
+}
+
+/** Starts to follow the registry's log. */
+export function openModelCatalogue(bus: Bus, registry: Registry): ModelCatalogue {
+  const stopping = new AbortController();
+  const logs = new Map<string, ModelLog>();
+  let ready = () => {};
+  const whenReady = new Promise<void>((resolve) => {
+    ready = resolve;
+  });
+  const following = followEvents(bus, {
+    stream: registryStream,
+    filter: streamSubjects[registryStream],
+    signal: stopping.signal,
+    onCaughtUp: () => ready(),
+    onEvent: (event) => {
+      const name = event.subject.split(".").at(-1) ?? "";
+      logs.set(name, applyChange(logs.get(name) ?? emptyModelLog(name), event));
+    },
+  });
+  return {
+    models: () => [...logs.values()].map(modelFromLog).sort((a, b) => a.name.localeCompare(b.name)),
+    versions: (name) => [...requireModel(logs, name).versions.values()].sort((a, b) => b.version - a.version),
+    version: (name, selector) => requireVersion(requireModel(logs, name), selector),
+    moves: (name) => [...requireModel(logs, name).moves],
+    moveAlias: ({ name, ...move }) => {
+      // Each request is a change of its own, however often the alias has made the same move before.
+      const cause = { id: eventIdFrom(crypto.randomUUID(), "request"), originTraceparent: "" };
+      return registry.moveAlias({ ...move, modelName: name, reason: move.reason || "requested" }, { runId: "", cause });
+    },
+    ready: whenReady,
+    [Symbol.asyncDispose]: async () => {
+      stopping.abort();
+      await following;
+    },
+  };
+}
+
+function requireModel(logs: ReadonlyMap<string, ModelLog>, name: string): ModelLog {
+  const log = logs.get(name);
+  if (log !== undefined) return log;
+  throw new AppError(
+    "MODEL_NOT_FOUND",
+    `there is no model "${name}"; there are: ${[...logs.keys()].join(", ") || "none yet"}`,
+    {
+      details: { model: name },
+    },
+  );
+}
+
+function requireVersion(log: ModelLog, selector: GetModelVersionRequest["selector"]): ModelVersion {
+  const number = selector.case === "alias" ? log.aliases.get(selector.value) : selector.value;
+  const version = log.versions.get(number ?? 0);
+  if (version !== undefined) return version;
+  throw new AppError(
+    "MODEL_NOT_FOUND",
+    `model "${log.name}" has no ${selector.case} "${selector.value}"; ListModelVersions shows what it has`,
+    {
+      details: { model: log.name },
+    },
+  );
+}

@@ -1,0 +1,103 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import { type Run, type RunEvent, RunEventSchema, RunSchema, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
+import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
+
+/** An event as WatchRun sends it, or undefined for one that is not of a run. */
+export function runEventFrom(event: ReceivedEvent): RunEvent | undefined {
+  const field = RunEventSchema.fields.find(
+    ({ message, oneof }) => oneof?.name === "event" && message?.typeName === event.type,
+  );
+  if (field === undefined) return undefined;
+  return create(RunEventSchema, {
+    sequence: BigInt(event.sequence),
+    id: event.id,
+    causationId: event.causationId,
+    subject: event.subject,
+    time: timestampFromDate(event.time),
+    source: event.source,
+    event: { case: field.localName, value: event.message } as RunEvent["event"],
+  });
+}
+
+/** A run of which nothing is known yet. */
+export function emptyRun(runId: string): Run {
+  return create(RunSchema, { runId, status: RunStatus.PENDING });
+}
+
+/** Whether nothing more happens in a run. */
+export function hasEnded({ status }: Run): boolean {
+  return status === RunStatus.SUCCEEDED || status === RunStatus.FAILED || status === RunStatus.CANCELLED;
+}
+
+/** The run after one more of its events. Pure: replaying the same events gives the same run. */
+export function applyRunEvent(run: Run, runEvent: RunEvent, { originTraceparent }: ReceivedEvent): Run {
+  const changes = changesBy(runEvent);
+  // What has ended stays ended, whatever arrives late.
+  const status = hasEnded(run) ? run.status : (changes.status ?? run.status);
+  const next = withStageTimes({ ...run, ...changes, status }, runEvent);
+  if (runEvent.time === undefined) return next;
+  if (runEvent.event.case === "runRequested") {
+    return { ...next, requestedAt: runEvent.time, traceId: originTraceparent.split("-")[1] ?? "" };
+  }
+  return hasEnded(next) && !hasEnded(run) ? { ...next, finishedAt: runEvent.time } : next;
+}
+
+/** What an event says about its run. */
+function changesBy({ event }: RunEvent): Partial<Run> {
+  switch (event.case) {
+    case "runRequested":
+      return { ...(event.value.spec && { spec: event.value.spec }) };
+    case "runCancelled":
+      return { status: RunStatus.CANCELLED };
+    case "runFailed":
+      return { status: RunStatus.FAILED, failure: event.value };
+    case "datasetPrepared":
+      return { status: RunStatus.RUNNING, ...(event.value.dataset && { dataset: event.value.dataset }) };
+    case "trainingEpochCompleted":
+      return { status: RunStatus.RUNNING, ...(event.value.metrics && { lastEpoch: event.value.metrics }) };
+    case "modelTrained": {
+      const { name = "", version = 0 } = event.value.model ?? {};
+      return { status: RunStatus.RUNNING, modelName: name, modelVersion: version };
+    }
+    case "modelEvaluated":
+      return { status: RunStatus.RUNNING, ...(event.value.report && { evaluation: event.value.report }) };
+    case "modelPromoted":
+      return { status: RunStatus.RUNNING, ...(event.value.decision && { decision: event.value.decision }) };
+    case "modelRejected":
+      return { status: RunStatus.SUCCEEDED, ...(event.value.decision && { decision: event.value.decision }) };
+    case "modelDeployed":
+      return { status: RunStatus.SUCCEEDED };
+    case "modelDeploymentFailed": {
+      const { code, message } = event.value;
+      return {
+        status: RunStatus.FAILED,
+        failure: create(RunFailedSchema, { stage: "prediction", code, message, attempts: 1 }),
+      };
+    }
+    default:
+      return { status: RunStatus.RUNNING };
+  }
+}
+
+/** The services in whose hands a run is, one after another. */
+const stageNames: readonly string[] = ["ingestion", "training", "evaluation", "prediction"];
+/** Events with which a stage's part in a run ends. */
+const stageEnds: readonly RunEvent["event"]["case"][] = [
+  "datasetPrepared",
+  "modelTrained",
+  "modelPromoted",
+  "modelRejected",
+  "modelDeployed",
+  "modelDeploymentFailed",
+  "runFailed",
+];
+
+function withStageTimes(run: Run, { source, time, event }: RunEvent): Run {
+  if (time === undefined || !stageNames.includes(source)) return run;
+  const known = run.stages.find(({ name }) => name === source);
+  const stage = { $typeName: "millrace.v1.RunStage" as const, name: source, startedAt: known?.startedAt ?? time };
+  const updated = stageEnds.includes(event.case) ? { ...stage, finishedAt: time } : stage;
+  return { ...run, stages: [...run.stages.filter(({ name }) => name !== source), updated] };
+}

@@ -1,0 +1,52 @@
+import { fromJsonString } from "@bufbuild/protobuf";
+import type { SpanContext } from "@opentelemetry/api";
+import { type ModelManifest, ModelManifestSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import { readBytes } from "../../lib/artifacts/read.ts";
+import type { ArtifactStore } from "../../lib/artifacts/store.ts";
+import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
+import { withSpan } from "../../lib/telemetry/spans.ts";
+
+/** A model in memory, ready to answer. */
+export interface LoadedModel extends AsyncDisposable {
+  readonly version: ModelVersion;
+  readonly manifest: ModelManifest;
+  readonly worker: InferenceWorker;
+  readonly deployedAt: Date;
+  /** Span of the deployment, under which the model's first answer appears in the run's trace. */
+  firstAnswerParent: SpanContext | undefined;
+}
+
+/** Answers on made-up pixels before the model counts as ready: the first runs of a session allocate and are slow. */
+const warmUpRuns = 3;
+
+/** Loads a version from the store, checked against its digests, and warms it up. */
+export async function loadModel(version: ModelVersion, artifacts: ArtifactStore): Promise<LoadedModel> {
+  const attributes = {
+    "millrace.model.name": version.name,
+    "millrace.model.version": version.version,
+    "millrace.model.digest": version.digest,
+  };
+  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
+  const manifest = fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
+  const onnx = await readBytes(artifacts, manifest.onnx?.digest ?? "");
+  const worker = await withSpan("load model", { attributes }, () => createInferenceWorker({ onnx, intraOpThreads: 1 }));
+  try {
+    await withSpan("warm up", { attributes }, () => warmUp(worker, manifest));
+  } catch (thrown) {
+    await worker[Symbol.asyncDispose]();
+    throw thrown;
+  }
+  return {
+    version,
+    manifest,
+    worker,
+    deployedAt: new Date(),
+    firstAnswerParent: undefined,
+    [Symbol.asyncDispose]: () => worker[Symbol.asyncDispose](),
+  };
+}
+
+async function warmUp(worker: InferenceWorker, { input }: ModelManifest): Promise<void> {
+  const { height = 0, width = 0, channels = 0 } = input ?? {};
+  for (let run = 0; run < warmUpRuns; run++) await worker.run(new Uint8Array(channels * height * width), 1);
+}

@@ -1,0 +1,68 @@
+import { create, type JsonObject, toJsonString } from "@bufbuild/protobuf";
+import { trace } from "@opentelemetry/api";
+import type { DatasetManifest } from "../../gen/millrace/v1/dataset_pb.ts";
+import { LineageSchema, ModelManifestSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import type { TrainingResult } from "../../lib/nn/training.ts";
+import { codeVersion } from "../../lib/version.ts";
+import type { TrainingDependencies, TrainingOrder } from "./handlers.ts";
+
+/** A finished training, and what it was made from. */
+export interface TrainedModel {
+  readonly manifest: DatasetManifest;
+  readonly result: TrainingResult;
+  readonly network: string;
+  readonly hyperparameters: JsonObject;
+  readonly engine: string;
+}
+
+/** Stores a trained model's parts and its manifest, and registers it as a version. */
+export async function registerModel(
+  { artifacts, registry }: TrainingDependencies,
+  order: TrainingOrder,
+  trained: TrainedModel,
+): Promise<ModelVersion> {
+  const { network, hyperparameters, engine } = trained;
+  const lineage = create(LineageSchema, {
+    runId: order.origin.runId,
+    datasetDigest: order.datasetDigest,
+    network,
+    hyperparameters,
+    codeVersion: codeVersion(),
+    engine,
+  });
+  const model = { ...(await storeParts({ artifacts }, trained)), lineage };
+  const json = toJsonString(ModelManifestSchema, create(ModelManifestSchema, model), { prettySpaces: 2 });
+  const manifest = await artifacts.put(new TextEncoder().encode(json), {
+    mediaType: "application/json",
+    name: "model.json",
+  });
+  // The trace is not part of the manifest: the same training gives the same digest whenever it runs.
+  const { traceId = "", spanId = "" } = trace.getActiveSpan()?.spanContext() ?? {};
+  const version = {
+    name: order.modelName,
+    digest: manifest.digest,
+    manifest,
+    lineage: { ...lineage, traceId, spanId },
+  };
+  return registry.register(version, order.origin);
+}
+
+async function storeParts({ artifacts }: Pick<TrainingDependencies, "artifacts">, { manifest, result }: TrainedModel) {
+  const topology = new TextEncoder().encode(result.layersModel.modelJson);
+  const onnx = await artifacts.put(result.onnx, { mediaType: "application/vnd.onnx", name: "model.onnx" });
+  const layersModel = await artifacts.put(topology, { mediaType: "application/json", name: "layers-model.json" });
+  const layersWeights = await artifacts.put(result.layersModel.weights, {
+    mediaType: "application/octet-stream",
+    name: "layers-weights.bin",
+  });
+  return {
+    ...(manifest.shape === undefined ? {} : { input: manifest.shape }),
+    classes: manifest.classes,
+    onnx,
+    layersModel,
+    layersWeights,
+    channelMeans: manifest.channelMeans,
+    channelDeviations: manifest.channelDeviations,
+    parameterCount: BigInt(result.parameterCount),
+  };
+}
