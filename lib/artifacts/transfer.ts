@@ -51,25 +51,28 @@ export async function* limited(source: AsyncIterable<Uint8Array>, limits: Transf
   }
 }
 
-function nextWithin(
+/** The next chunk, or an error for the idle limit or the signal, whichever comes first. Leaves no timer behind. */
+async function nextWithin(
   iterator: AsyncIterator<Uint8Array>,
   { idleTimeoutMs, signal, what }: TransferLimits,
 ): Promise<IteratorResult<Uint8Array>> {
-  if (signal?.aborted) return Promise.reject(AppError.from(signal.reason));
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
-      reject(new AppError("ARTIFACT_TIMEOUT", `${what}: nothing came for ${idleTimeoutMs} ms`));
-    }, idleTimeoutMs);
+  if (signal?.aborted) throw AppError.from(signal.reason);
+  let release = () => {};
+  const interrupted = new Promise<never>((_resolve, reject) => {
+    const onIdle = () => reject(new AppError("ARTIFACT_TIMEOUT", `${what}: nothing came for ${idleTimeoutMs} ms`));
     const onAbort = () => reject(AppError.from(signal?.reason));
+    const timer = setTimeout(onIdle, idleTimeoutMs);
     signal?.addEventListener("abort", onAbort, { once: true });
-    iterator
-      .next()
-      .then(resolve, reject)
-      .finally(() => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", onAbort);
-      });
+    release = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+    };
   });
+  try {
+    return await Promise.race([iterator.next(), interrupted]);
+  } finally {
+    release();
+  }
 }
 
 /**
