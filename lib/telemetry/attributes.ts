@@ -23,7 +23,6 @@ export const attributeTable = {
   "messaging.operation.type": "What was done, in the conventions' words: send, receive, process, settle.",
   "messaging.system": "Always nats; the older name of messaging.system.name, which dashboards still ask for.",
   "messaging.system.name": "Always nats.",
-  "network.peer.address": "Address of the caller.",
   "process.pid": "Process id (resource).",
   "process.runtime.name": "Always nodejs (resource).",
   "process.runtime.version": "Version of Node (resource).",

@@ -1,0 +1,31 @@
+import { cors } from "@connectrpc/connect";
+import type { HttpRequest, HttpResponse } from "./port.ts";
+
+/** How long a browser may remember the permission, in seconds. */
+const maxAgeSeconds = 7_200;
+
+const allowedHeaders = [...cors.allowedHeaders, "traceparent", "tracestate"].join(", ");
+
+/**
+ * Lets web pages of the given origins ("https://console.example.org"; "*" for all) call over Connect and gRPC-Web.
+ * The function that it returns sets the headers of an answer and says whether it was a preflight, which is then answered.
+ */
+export function createCors(origins: readonly string[]): (request: HttpRequest, response: HttpResponse) => boolean {
+  return (request, response) => {
+    const origin = request.headers.origin;
+    if (origin === undefined || !(origins.includes(origin) || origins.includes("*"))) return false;
+    response.setHeader("access-control-allow-origin", origin);
+    response.setHeader("vary", "origin");
+    if (request.method !== "OPTIONS") {
+      response.setHeader("access-control-expose-headers", cors.exposedHeaders.join(", "));
+      return false;
+    }
+    response.writeHead(204, {
+      "access-control-allow-methods": cors.allowedMethods.join(", "),
+      "access-control-allow-headers": allowedHeaders,
+      "access-control-max-age": String(maxAgeSeconds),
+    });
+    response.end();
+    return true;
+  };
+}

@@ -1,0 +1,89 @@
+import type { DescService } from "@bufbuild/protobuf";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import {
+  type Health as HealthService,
+  HealthCheckResponse_ServingStatus as ServingStatus,
+} from "../../gen/grpc/health/v1/health_pb.ts";
+
+/** The name that stands for the server as a whole. */
+const wholeServer = "";
+
+/**
+ * What a server says about itself in `grpc.health.v1.Health`. Nothing serves until it is said to.
+ */
+export interface Health {
+  /** Sets one service. Without effect after `drain`. */
+  set(service: DescService, serving: boolean): void;
+  /** Sets the server as a whole and each service that is known. Without effect after `drain`. */
+  setAll(serving: boolean): void;
+  /** Makes services known, as not serving. The server does this for its own. */
+  register(services: Iterable<DescService>): void;
+  /** From now on nothing serves: clients go elsewhere before the connections close. */
+  drain(): void;
+  /** Whether the server as a whole serves. */
+  readonly serving: boolean;
+  readonly implementation: ServiceImpl<typeof HealthService>;
+}
+
+export function createHealth(): Health {
+  const statuses = new Map<string, ServingStatus>([[wholeServer, ServingStatus.NOT_SERVING]]);
+  const watchers = new Set<() => void>();
+  let draining = false;
+
+  function update(names: Iterable<string>, serving: boolean) {
+    if (draining) return;
+    for (const name of names) statuses.set(name, serving ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
+    for (const wake of watchers) wake();
+  }
+
+  /** Resolves at the next change, or when the signal aborts. */
+  function change(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        watchers.delete(wake);
+        signal.removeEventListener("abort", wake);
+        resolve();
+      };
+      watchers.add(wake);
+      signal.addEventListener("abort", wake);
+      if (signal.aborted) wake();
+    });
+  }
+
+  return {
+    set: (service, serving) => update([service.typeName], serving),
+    setAll: (serving) => update([...statuses.keys()], serving),
+    register: (services) =>
+      update(
+        [...services].map((service) => service.typeName),
+        false,
+      ),
+    drain() {
+      update([...statuses.keys()], false);
+      draining = true;
+    },
+    get serving() {
+      return statuses.get(wholeServer) === ServingStatus.SERVING;
+    },
+    implementation: {
+      check({ service }) {
+        const status = statuses.get(service);
+        if (status === undefined) throw new ConnectError(`this server has no service ${service}`, Code.NotFound);
+        return { status };
+      },
+      list: () => ({ statuses: Object.fromEntries([...statuses].map(([name, status]) => [name, { status }])) }),
+      async *watch({ service }, { signal }) {
+        let last: ServingStatus | undefined;
+        while (!signal.aborted) {
+          const status = statuses.get(service) ?? ServingStatus.SERVICE_UNKNOWN;
+          if (status === last) {
+            await change(signal);
+          } else {
+            last = status;
+            yield { status };
+          }
+        }
+      },
+    },
+  };
+}

@@ -1,0 +1,126 @@
+import { createServer as createHttp1Server, type Server as Http1Server } from "node:http";
+import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from "node:http2";
+import type { AddressInfo, Socket } from "node:net";
+import type { connectNodeAdapter } from "@connectrpc/connect-node";
+import { readOpening } from "./opening.ts";
+
+/** How long an idle HTTP/1.1 connection is kept for its next request. */
+const keepAliveMs = 60_000;
+/** How often a closing server looks for HTTP/1.1 connections that have become idle. */
+const idleSweepMs = 50;
+/** Frees the sockets of peers that vanished without a word. */
+const tcpKeepAliveMs = 60_000;
+
+/** A request handler for both HTTP servers, as the Connect adapter defines it. */
+export type HttpHandler = ReturnType<typeof connectNodeAdapter>;
+export type HttpRequest = Parameters<HttpHandler>[0];
+export type HttpResponse = Parameters<HttpHandler>[1];
+
+export interface PortLimits {
+  /** HTTP/2 requests under way on one connection. */
+  readonly maxConcurrentStreams: number;
+  /** Memory of one HTTP/2 connection in megabytes; above it, new streams are refused. */
+  readonly maxSessionMemoryMb: number;
+  /** Bytes that a peer may send ahead, on a stream and on a connection. Above 256 KiB two Node peers can deadlock. */
+  readonly windowBytes: number;
+  /** A connection that does not show within this time which HTTP it speaks is closed. */
+  readonly openingTimeoutMs: number;
+}
+
+/** One cleartext port on which HTTP/1.1 and HTTP/2 are spoken. */
+export interface Port {
+  /** Starts to accept. Rejects with the system's error, such as EADDRINUSE. */
+  listen(host: string, port: number): Promise<AddressInfo>;
+  /**
+   * Stops accepting, asks HTTP/2 peers to leave (GOAWAY) and resolves when no socket is open.
+   * Requests under way may end; what is left after `graceMs` is cut.
+   */
+  close(graceMs: number): Promise<void>;
+}
+
+/**
+ * Tells the two protocols apart by the first bytes of a connection. The HTTP/1 server is the one that listens, so that
+ * its watch over idle and slow connections works; its own connection listener sees only what is not HTTP/2.
+ */
+export function createPort(handler: HttpHandler, limits: PortLimits): Port {
+  const http1 = createHttp1Server({ keepAliveTimeout: keepAliveMs }, handler);
+  const http2 = createHttp2Server(
+    {
+      maxSessionMemory: limits.maxSessionMemoryMb,
+      settings: { maxConcurrentStreams: limits.maxConcurrentStreams, initialWindowSize: limits.windowBytes },
+    },
+    handler,
+  );
+  const serveHttp1 = takeConnectionListener(http1);
+  const sessions = trackSessions(http2, limits.windowBytes);
+  const sockets = new Set<Socket>();
+  /** Sockets that have not yet shown which HTTP they speak. */
+  const undecided = new Set<Socket>();
+
+  http1.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    undecided.add(socket);
+    socket.once("close", () => {
+      sockets.delete(socket);
+      undecided.delete(socket);
+    });
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, tcpKeepAliveMs);
+    readOpening(socket, limits.openingTimeoutMs, (isHttp2) => {
+      undecided.delete(socket);
+      if (isHttp2) http2.emit("connection", socket);
+      else serveHttp1(socket);
+    });
+  });
+
+  return {
+    listen: (host, port) => listen(http1, host, port),
+    async close(graceMs) {
+      const cut = setTimeout(() => destroyAll(sockets), graceMs);
+      const closed = new Promise<void>((resolve) => http1.close(() => resolve()));
+      // A kept-alive connection becomes idle when its answer is out; Node looks for idle ones only once, at close.
+      const idle = setInterval(() => http1.closeIdleConnections(), idleSweepMs);
+      destroyAll(undecided);
+      for (const session of sessions) session.close();
+      await closed;
+      clearInterval(idle);
+      clearTimeout(cut);
+    },
+  };
+}
+
+/** The server's own handling of a new connection, no longer called by the server itself. */
+function takeConnectionListener(server: Http1Server): (socket: Socket) => void {
+  const listeners = server.listeners("connection");
+  server.removeAllListeners("connection");
+  return (socket) => {
+    for (const listener of listeners) listener.call(server, socket);
+  };
+}
+
+function trackSessions(server: Http2Server, windowBytes: number): ReadonlySet<ServerHttp2Session> {
+  const sessions = new Set<ServerHttp2Session>();
+  server.on("session", (session) => {
+    sessions.add(session);
+    session.once("close", () => sessions.delete(session));
+    session.setLocalWindowSize(windowBytes);
+  });
+  server.on("sessionError", () => {
+    // A peer that breaks the protocol or the connection: Node closes the session, and there is nobody to tell.
+  });
+  return sessions;
+}
+
+function listen(server: Http1Server, host: string, port: number): Promise<AddressInfo> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
+      resolve(server.address() as AddressInfo);
+    });
+  });
+}
+
+function destroyAll(sockets: Iterable<Socket>): void {
+  for (const socket of sockets) socket.destroy();
+}

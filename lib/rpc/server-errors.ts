@@ -1,0 +1,101 @@
+import { create, type DescMessage, type Message, type MessageInitShape } from "@bufbuild/protobuf";
+import { pathToString } from "@bufbuild/protobuf/reflect";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { ValidationError } from "@bufbuild/protovalidate";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts";
+import { AppError, type StatusName } from "../errors.ts";
+
+/** `google.rpc.ErrorInfo.domain` of every error that Millrace makes. */
+export const errorDomain = "millrace";
+
+/** What clients are asked to wait before they try again, where the thrower says nothing else. */
+const defaultRetryDelayMs = 1_000;
+
+const codes: Readonly<Record<StatusName, Code>> = {
+  aborted: Code.Aborted,
+  already_exists: Code.AlreadyExists,
+  canceled: Code.Canceled,
+  data_loss: Code.DataLoss,
+  deadline_exceeded: Code.DeadlineExceeded,
+  failed_precondition: Code.FailedPrecondition,
+  internal: Code.Internal,
+  invalid_argument: Code.InvalidArgument,
+  not_found: Code.NotFound,
+  resource_exhausted: Code.ResourceExhausted,
+  unavailable: Code.Unavailable,
+  unimplemented: Code.Unimplemented,
+};
+
+/** An error as it goes to a client. */
+export interface OutgoingError {
+  readonly error: ConnectError;
+  /** Whether it is a mistake of ours that nobody planned for: its text stays here and belongs into the log. */
+  readonly unexpected: boolean;
+}
+
+/**
+ * Anything that a handler threw, as the error that its client reads over any protocol.
+ *
+ * An AppError keeps its message and gets google.rpc.ErrorInfo (reason = code, metadata = details), BadRequest where
+ * `details.field` names a field, RetryInfo where trying again can help (after `details.retryDelayMs`, 1 s by default).
+ * A broken validation rule gets BadRequest beside buf.validate.Violations. An abort is answered with the reason of
+ * `signal`. Anything else is `internal` without its text, with the trace id in the metadata of ErrorInfo.
+ */
+export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: string | undefined): OutgoingError {
+  if (thrown instanceof AppError) return { error: errorFromAppError(thrown), unexpected: false };
+  if (thrown instanceof ConnectError) {
+    return {
+      error: thrown.cause instanceof ValidationError ? withBadRequest(thrown, thrown.cause) : thrown,
+      unexpected: false,
+    };
+  }
+  if (isAbort(thrown)) {
+    const { reason } = signal;
+    if (signal.aborted && !isAbort(reason)) return outgoingError(reason, signal, traceId);
+    return { error: errorFromAppError(AppError.from(thrown)), unexpected: false };
+  }
+  const info = detail(ErrorInfoSchema, {
+    reason: "INTERNAL",
+    domain: errorDomain,
+    metadata: traceId === undefined ? {} : { trace_id: traceId },
+  });
+  return { error: new ConnectError("internal error", Code.Internal, undefined, [info], thrown), unexpected: true };
+}
+
+function errorFromAppError(error: AppError): ConnectError {
+  const { code, status, details, message, retryable } = error;
+  const outgoing = [detail(ErrorInfoSchema, { reason: code, domain: errorDomain, metadata: { ...details } })];
+  if (details.field !== undefined) {
+    outgoing.push(detail(BadRequestSchema, { fieldViolations: [{ field: details.field, description: message }] }));
+  }
+  if (retryable) {
+    const delayMs = Number(details.retryDelayMs) || defaultRetryDelayMs;
+    outgoing.push(detail(RetryInfoSchema, { retryDelay: durationFromMs(delayMs) }));
+  }
+  return new ConnectError(message, codes[status], undefined, outgoing, error);
+}
+
+/** gRPC clients look for BadRequest; the violations that protovalidate attached stay. */
+function withBadRequest(error: ConnectError, { violations }: ValidationError): ConnectError {
+  const fieldViolations = violations.map(({ field, message }) => ({
+    field: pathToString(field),
+    description: message,
+  }));
+  const added = [
+    detail(ErrorInfoSchema, { reason: "INVALID_REQUEST", domain: errorDomain }),
+    detail(BadRequestSchema, { fieldViolations }),
+  ];
+  error.details.push(...added);
+  return error;
+}
+
+type ErrorDetail = { readonly desc: DescMessage; readonly value: Message };
+
+function detail<Desc extends DescMessage>(desc: Desc, init: MessageInitShape<Desc>): ErrorDetail {
+  return { desc, value: create(desc, init) };
+}
+
+function isAbort(thrown: unknown): boolean {
+  return thrown instanceof Error && (thrown.name === "AbortError" || thrown.name === "TimeoutError");
+}

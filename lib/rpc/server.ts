@@ -1,0 +1,179 @@
+import type { DescService } from "@bufbuild/protobuf";
+import type { ConnectRouter, ConnectRouterOptions, Interceptor, ServiceImpl } from "@connectrpc/connect";
+import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
+import { createValidateInterceptor } from "@connectrpc/validate";
+import { Health as HealthService } from "../../gen/grpc/health/v1/health_pb.ts";
+import { AppError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { createCors } from "./cors.ts";
+import type { Health } from "./health.ts";
+import { observeCalls } from "./observe.ts";
+import { createPort, type HttpHandler, type HttpRequest, type HttpResponse, type PortLimits } from "./port.ts";
+import { registerReflection } from "./reflection.ts";
+
+export interface RpcLimits extends PortLimits {
+  /** Largest request message in bytes, also after decompression. */
+  readonly maxMessageBytes: number;
+  /** Deadline of a unary call whose client sets none. Streams have none: they may last for hours. */
+  readonly defaultDeadlineMs: number;
+  /** Longest deadline that a client may set. */
+  readonly maxDeadlineMs: number;
+}
+
+export const defaultLimits: RpcLimits = {
+  maxMessageBytes: 8 * 1024 * 1024,
+  defaultDeadlineMs: 60_000,
+  maxDeadlineMs: 24 * 60 * 60 * 1_000,
+  maxConcurrentStreams: 256,
+  // Node's 10 MB answers busy but honest clients with ENHANCE_YOUR_CALM.
+  maxSessionMemoryMb: 100,
+  windowBytes: 256 * 1024,
+  openingTimeoutMs: 10_000,
+};
+
+/** A service and what implements it. Made by {@link rpcService}. */
+export interface RpcService {
+  readonly service: DescService;
+  register(router: ConnectRouter, options: Partial<ConnectRouterOptions>): void;
+}
+
+/** Joins a service to its implementation; a method that is missing does not compile. */
+export function rpcService<Desc extends DescService>(service: Desc, implementation: ServiceImpl<Desc>): RpcService {
+  return { service, register: (router, options) => router.service(service, implementation, options) };
+}
+
+export interface RpcServerOptions {
+  readonly services: readonly RpcService[];
+  /** The server registers its services here; the caller says when they serve. */
+  readonly health: Health;
+  readonly logger: Logger;
+  readonly limits?: Partial<RpcLimits>;
+  /** Origins of web pages that may call; none by default. */
+  readonly corsOrigins?: readonly string[];
+  /** Takes every path that is neither an RPC nor a probe, such as a web page. 404 by default. */
+  readonly fallback?: HttpHandler;
+}
+
+export interface RpcServer {
+  /** Port 0 takes a free one. Throws CONFIGURATION_INVALID if the address cannot be listened on. */
+  listen(address: { readonly host: string; readonly port: number }): Promise<ListeningServer>;
+}
+
+export interface ListeningServer {
+  /** Such as http://127.0.0.1:7404. */
+  readonly url: string;
+  /** host:port, the form that gRPC clients take. */
+  readonly address: string;
+  readonly port: number;
+  /**
+   * Health says NOT_SERVING, streams end with SHUTTING_DOWN, unary calls may finish; what is left after `graceMs`
+   * (10 s by default) is cut. Resolves when no connection is open.
+   */
+  close(graceMs?: number): Promise<void>;
+}
+
+/**
+ * One cleartext port for Connect, gRPC, gRPC-Web and JSON over HTTP/1.1 and HTTP/2, with health, reflection, validation
+ * of requests, deadlines, traces, and `GET /healthz` (the process answers) and `GET /readyz` (it serves).
+ */
+export function createRpcServer(options: RpcServerOptions): RpcServer {
+  const { services, health } = options;
+  const limits = { ...defaultLimits, ...options.limits };
+  const draining = new AbortController();
+  health.register(services.map(({ service }) => service));
+  const port = createPort(createHandler(options, limits, draining.signal), limits);
+
+  return {
+    async listen({ host, port: wanted }) {
+      const bound = await port.listen(host, wanted).catch((cause: unknown) => {
+        const reason = cause instanceof Error ? cause.message : String(cause);
+        throw new AppError("CONFIGURATION_INVALID", `cannot listen on ${host}:${wanted}: ${reason}`, { cause });
+      });
+      const address = `${host.includes(":") ? `[${host}]` : host}:${bound.port}`;
+      return {
+        address,
+        url: `http://${address}`,
+        port: bound.port,
+        async close(graceMs = 10_000) {
+          health.drain();
+          draining.abort(new AppError("SHUTTING_DOWN", "the server is shutting down; call again"));
+          await port.close(graceMs);
+        },
+      };
+    },
+  };
+}
+
+function createHandler(options: RpcServerOptions, limits: RpcLimits, draining: AbortSignal): HttpHandler {
+  const { services, health, logger, corsOrigins = [], fallback = notFound } = options;
+  const answerPreflight = createCors(corsOrigins);
+  const setDeadline = createDefaultDeadline(services, limits.defaultDeadlineMs);
+  const handleRpc = connectNodeAdapter({
+    routes: (router) => registerAll(router, services, health, logger, draining),
+    readMaxBytes: limits.maxMessageBytes,
+    maxTimeoutMs: limits.maxDeadlineMs,
+    // Requests may be compressed. Answers are not: brotli at its default quality takes seconds of CPU for one image.
+    acceptCompression: [compressionGzip],
+    compressMinBytes: Number.MAX_SAFE_INTEGER,
+    fallback: (request, response) => {
+      if (!answerProbe(request, response, health)) fallback(request, response);
+    },
+  });
+  return (request, response) => {
+    try {
+      if (answerPreflight(request, response)) return;
+      setDeadline(request);
+      handleRpc(request, response);
+    } catch (error) {
+      // The adapter throws at a request without a usable Host or :authority.
+      logger.debug({ event: "rpc.malformed", error }, "request refused");
+      if (!response.headersSent) response.writeHead(400);
+      response.end();
+    }
+  };
+}
+
+function registerAll(
+  router: ConnectRouter,
+  services: readonly RpcService[],
+  health: Health,
+  logger: Logger,
+  draining: AbortSignal,
+): void {
+  const interceptors: Interceptor[] = [observeCalls(logger, draining), createValidateInterceptor()];
+  for (const { register } of services) register(router, { interceptors });
+  // Probes come every second and would bury what is worth seeing: these are neither traced nor logged.
+  const ends = { shutdownSignal: draining };
+  router.service(HealthService, health.implementation, ends);
+  const described = [...services.map(({ service }) => service), HealthService];
+  registerReflection(router, described, ends);
+}
+
+/** Sets the deadline of unary calls that have none, in the header of the caller's protocol. */
+function createDefaultDeadline(services: readonly RpcService[], deadlineMs: number): (request: HttpRequest) => void {
+  const unaryPaths = new Set(
+    services.flatMap(({ service }) =>
+      service.methods
+        .filter(({ methodKind }) => methodKind === "unary")
+        .map(({ name }) => `/${service.typeName}/${name}`),
+    ),
+  );
+  return ({ url = "", headers }) => {
+    if (!unaryPaths.has(url.split("?", 1)[0] ?? "")) return;
+    if (headers["content-type"]?.startsWith("application/grpc")) headers["grpc-timeout"] ??= `${deadlineMs}m`;
+    else headers["connect-timeout-ms"] ??= String(deadlineMs);
+  };
+}
+
+function answerProbe({ method, url }: HttpRequest, response: HttpResponse, health: Health): boolean {
+  if (method !== "GET" || (url !== "/healthz" && url !== "/readyz")) return false;
+  const serving = url === "/healthz" || health.serving;
+  response.writeHead(serving ? 200 : 503, { "content-type": "text/plain" });
+  response.end(serving ? "ok\n" : "not serving\n");
+  return true;
+}
+
+function notFound(_request: HttpRequest, response: HttpResponse): void {
+  response.writeHead(404, { "content-type": "text/plain" });
+  response.end("not found\n");
+}
