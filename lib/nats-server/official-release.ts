@@ -13,8 +13,6 @@ import type { BinarySource } from "./program.ts";
 const releaseVersion = "2.15.1";
 const releaseUrl = "https://github.com/nats-io/nats-server/releases/download";
 
-/** How long the host may take to begin an answer. Short, because a closed network often drops packets silently. */
-const answerTimeoutMs = 5_000;
 /** How long one file may take as a whole: 8 MB over a slow line. */
 const downloadTimeoutMs = 180_000;
 const maxArchiveBytes = 64 * 1024 * 1024;
@@ -25,6 +23,8 @@ export interface ReleaseOptions {
   readonly version?: string;
   readonly platform?: NodeJS.Platform;
   readonly arch?: NodeJS.Architecture;
+  /** How long the host may take to begin an answer. Default: 5,000; short, because a closed network often drops packets silently. */
+  readonly answerTimeoutMs?: number;
 }
 
 /**
@@ -33,13 +33,13 @@ export interface ReleaseOptions {
  */
 export function officialRelease(options: ReleaseOptions = {}): BinarySource {
   const { baseUrl = releaseUrl, version = releaseVersion } = options;
-  const { platform = process.platform, arch = process.arch } = options;
+  const { platform = process.platform, arch = process.arch, answerTimeoutMs = 5_000 } = options;
   return {
     name: `the official release ${version}`,
     async fetch(folder) {
       const file = archiveName(version, platform, arch);
-      const sums = await download(`${baseUrl}/v${version}/SHA256SUMS`);
-      const archive = await download(`${baseUrl}/v${version}/${file}`);
+      const sums = await download(`${baseUrl}/v${version}/SHA256SUMS`, answerTimeoutMs);
+      const archive = await download(`${baseUrl}/v${version}/${file}`, answerTimeoutMs);
       verify(archive, file, sums.toString("utf8"));
       const target = join(folder, "nats-server-released");
       const found = file.endsWith(".zip") ? await unzip(archive, target) : await untar(archive, target);
@@ -59,10 +59,10 @@ function archiveName(version: string, platform: NodeJS.Platform, arch: NodeJS.Ar
 }
 
 /** A whole file in memory. */
-async function download(url: string): Promise<Buffer> {
+async function download(url: string, answerTimeoutMs: number): Promise<Buffer> {
   const answer = new AbortController();
   const timer = setTimeout(() => {
-    answer.abort(new Error(`no answer within ${answerTimeoutMs / 1000} s from ${url}`));
+    answer.abort(new Error(`no answer within ${answerTimeoutMs} ms from ${url}`));
   }, answerTimeoutMs);
   try {
     const signal = AbortSignal.any([answer.signal, AbortSignal.timeout(downloadTimeoutMs)]);

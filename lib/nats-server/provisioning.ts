@@ -1,4 +1,4 @@
-import { chmod, copyFile, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AppError } from "../errors.ts";
 import { debianPackage } from "./debian-package.ts";
@@ -28,7 +28,7 @@ export async function provisionNatsServer(options: ProvisionOptions): Promise<Na
     const work = await mkdtemp(join(home, "incoming-"));
     try {
       onProgress(`getting nats-server from ${source.name}`);
-      return await keep(await source.fetch(work), home, work);
+      return await keep(await source.fetch(work), home);
     } catch (error) {
       failures.push(`${source.name}: ${AppError.from(error).message}`);
       onProgress(`not there: ${failures.at(-1)}`);
@@ -46,25 +46,16 @@ export async function provisionNatsServer(options: ProvisionOptions): Promise<Na
   );
 }
 
-/** Moves a program that was proved to run to its final place, unless another process has just put one there. */
-async function keep(program: string, home: string, work: string): Promise<NatsServerBinary> {
-  const finished = join(work, "finished");
-  await mkdir(finished);
-  await copyFile(program, join(finished, programName));
-  await chmod(join(finished, programName), 0o755);
-  const { version } = await inspectBinary(join(finished, programName));
-
+/** Proves that a program runs, and moves it to its final place, over whatever is there. */
+async function keep(program: string, home: string): Promise<NatsServerBinary> {
+  await chmod(program, 0o755);
+  const { version } = await inspectBinary(program);
   const path = join(home, version, programName);
+  await mkdir(dirname(path), { recursive: true });
   try {
-    return await inspectBinary(path);
-  } catch {
-    // Nothing there yet, or a program that does not run: ours takes its place.
-    await rm(dirname(path), { recursive: true, force: true });
-  }
-  try {
-    await rename(finished, dirname(path));
+    await rename(program, path);
   } catch (error) {
-    // Another process was faster by a moment: its copy of the same version is as good, if it runs.
+    // Windows does not replace a program that runs: the one that another process has put there is as good.
     return inspectBinary(path).catch(() => Promise.reject(error));
   }
   return { path, version };

@@ -1,5 +1,4 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -65,11 +64,16 @@ export async function launchNatsServer(options: LaunchOptions): Promise<NatsServ
   const logFile = options.logFile ?? join(storeFolder, "nats-server.log");
   const portsFolder = join(storeFolder, "ports");
   const claim = await claimStore(storeFolder, binary.version);
-  await rm(portsFolder, { recursive: true, force: true });
-  await mkdir(portsFolder);
-  await writeFile(configFile(storeFolder), configuration(storeFolder, portsFolder, options));
-
-  const child = await spawnServer(binary.path, configFile(storeFolder), logFile);
+  let child: ChildProcess;
+  try {
+    await rm(portsFolder, { recursive: true, force: true });
+    await mkdir(portsFolder);
+    await writeFile(configFile(storeFolder), configuration(storeFolder, portsFolder, options));
+    child = await spawnServer(binary.path, configFile(storeFolder), logFile);
+  } catch (error) {
+    await releaseStore(storeFolder);
+    throw error;
+  }
   const exited = exitOf(child, logFile).finally(() => releaseStore(storeFolder));
   const stop = () => stopServer(child, exited);
   try {
@@ -117,7 +121,7 @@ async function spawnServer(program: string, config: string, logFile: string): Pr
  * of a pipe whose other end only this process holds.
  */
 function guardAgainstOrphan(server: ChildProcess, pid: number): void {
-  if (process.platform === "win32") return;
+  if (process.platform === "win32" || hasEnded(server)) return;
   const guard = spawn("/bin/sh", ["-c", 'read -r _; kill "$1"', "nats-server-guard", String(pid)], {
     stdio: ["pipe", "ignore", "ignore"],
     detached: true,
@@ -146,7 +150,8 @@ async function listeningPorts(folder: string, exited: Promise<ServerExit>) {
 }
 
 async function exitOf(child: ChildProcess, logFile: string): Promise<ServerExit> {
-  if (child.pid !== undefined) await once(child, "exit");
+  const started = child.pid !== undefined;
+  if (started && !hasEnded(child)) await new Promise((resolve) => child.once("exit", resolve));
   const log = await readFile(logFile, "utf8").catch(() => "");
   return {
     status: child.exitCode ?? undefined,
@@ -156,8 +161,12 @@ async function exitOf(child: ChildProcess, logFile: string): Promise<ServerExit>
 }
 
 async function stopServer(child: ChildProcess, exited: Promise<ServerExit>): Promise<void> {
-  if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
+  if (!hasEnded(child)) child.kill("SIGTERM");
   const timer = setTimeout(() => child.kill("SIGKILL"), stopGraceMs);
   await exited;
   clearTimeout(timer);
+}
+
+function hasEnded(child: ChildProcess): boolean {
+  return child.exitCode !== null || child.signalCode !== null;
 }

@@ -61,15 +61,15 @@ export async function stopStaleServer(storeFolder: string): Promise<boolean> {
   const claim = await readClaim(storeFolder);
   if (claim === undefined) return false;
   const { ownerPid, serverPid } = claim;
-  const serverRuns = serverPid !== undefined && (await isServerOf(serverPid, storeFolder));
-  if (isAlive(ownerPid) && (serverRuns || serverPid === undefined)) {
+  const serverRuns = serverPid !== undefined && (await isServerOf(storeFolder, serverPid));
+  if ((serverRuns || serverPid === undefined) && (await isRunning(ownerPid))) {
     throw new AppError(
       "CONFLICT",
       `process ${ownerPid} runs a nats-server on ${storeFolder}; stop that process or choose another folder`,
       { details: { storeFolder, ownerPid: String(ownerPid) } },
     );
   }
-  if (serverRuns) await stopProcess(serverPid);
+  if (serverRuns) await stopServerOf(storeFolder, serverPid);
   await releaseStore(storeFolder);
   return serverRuns;
 }
@@ -101,19 +101,19 @@ async function readClaim(storeFolder: string): Promise<Claim | undefined> {
   }
 }
 
-function isAlive(pid: number): boolean {
+/** A zombie, which is dead but not yet buried by its parent, does not run: Linux shows no command line for it. */
+async function isRunning(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM"; // it lives, and belongs to somebody else
+    if ((error as NodeJS.ErrnoException).code !== "EPERM") return false; // otherwise it lives, and is somebody else's
   }
+  return process.platform !== "linux" || (await commandLine(pid)) !== "";
 }
 
 /** Whether the process is the server of this folder, and not a stranger who was given the same number. */
-async function isServerOf(pid: number, storeFolder: string): Promise<boolean> {
-  if (!isAlive(pid)) return false;
-  return (await commandLine(pid)).includes(configFile(storeFolder));
+async function isServerOf(storeFolder: string, pid: number): Promise<boolean> {
+  return (await isRunning(pid)) && (await commandLine(pid)).includes(configFile(storeFolder));
 }
 
 async function commandLine(pid: number): Promise<string> {
@@ -127,14 +127,16 @@ async function commandLine(pid: number): Promise<string> {
   }
 }
 
-async function stopProcess(pid: number): Promise<void> {
+async function stopServerOf(storeFolder: string, pid: number): Promise<void> {
   const deadline = Date.now() + stopGraceMs;
-  for (let signal: NodeJS.Signals | 0 = "SIGTERM"; isAlive(pid); signal = Date.now() < deadline ? 0 : "SIGKILL") {
+  let signal: NodeJS.Signals | 0 = "SIGTERM";
+  while (await isServerOf(storeFolder, pid)) {
     try {
       process.kill(pid, signal);
     } catch {
       return; // it ended between the question and the signal
     }
     await delay(pollIntervalMs);
+    signal = Date.now() < deadline ? 0 : "SIGKILL"; // 0 only asks
   }
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, readdir, rm, stat, utimes } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, type TestContext, test } from "node:test";
@@ -236,6 +236,20 @@ test("the object store driver keeps every artifact over the server's death", asy
   await nats.restart();
   const reopened = await openNats(t, nats.url, 5000);
   assert.equal(Buffer.compare(await readBytes(reopened, digest, all), content), 0);
+});
+
+test("a byte that is flipped in the server's own file is damage too", async (t) => {
+  const nats = await startNats(t);
+  const store = await openNats(t, nats.url, 5000);
+  const { digest } = await store.put(randomBytes(6 * chunkSizeBytes), about);
+  await nats.stop();
+  const block = join(nats.storeFolder, "jetstream", "$G", "streams", "OBJ_artifacts", "msgs", "1.blk");
+  const content = await readFile(block);
+  const middle = Math.floor(content.byteLength / 2);
+  await writeFile(block, content.with(middle, (content[middle] ?? 0) ^ 1));
+  await nats.restart();
+  const reopened = await openNats(t, nats.url, 5000);
+  await assert.rejects(readBytes(reopened, digest, all), failsWith("ARTIFACT_CORRUPT", digest));
 });
 
 test("an address opens the driver that it names, and a wrong one is refused with what was expected", async (t) => {
