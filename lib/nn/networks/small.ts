@@ -14,23 +14,27 @@ const stages = [
   { filters: 128, pool: false },
 ];
 
+const convolution = { kernelSize: 3, padding: "same", useBias: false } as const;
+const normalization = { momentum: 0.8, epsilon: 1e-5 };
+
 export const small: NetworkDefinition = {
   name: "small",
   description: "A narrow convolutional network that trains in seconds on a few thousand images.",
   build({ height, width, channels, classes, seed }) {
     const next = createSeeds(seed);
     const model = tf.sequential({ name: "small" });
-    model.add(tf.layers.inputLayer({ inputShape: [height, width, channels] }));
-    for (const { filters, pool } of stages) {
+    model.add(tf.layers.inputLayer({ name: "image", inputShape: [height, width, channels] }));
+    for (const [index, { filters, pool }] of stages.entries()) {
+      const name = index + 1;
       const kernelInitializer = tf.initializers.heNormal({ seed: next() });
-      model.add(tf.layers.conv2d({ filters, kernelSize: 3, padding: "same", useBias: false, kernelInitializer }));
-      if (pool) model.add(tf.layers.maxPooling2d({ poolSize: 2 }));
-      model.add(tf.layers.batchNormalization({ momentum: 0.8, epsilon: 1e-5 }));
-      model.add(tf.layers.reLU());
+      model.add(tf.layers.conv2d({ ...convolution, name: `conv${name}`, filters, kernelInitializer }));
+      if (pool) model.add(tf.layers.maxPooling2d({ name: `pool${name}`, poolSize: 2 }));
+      model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${name}` }));
+      model.add(tf.layers.reLU({ name: `relu${name}` }));
     }
-    model.add(tf.layers.globalMaxPooling2d({}));
+    model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
     const kernelInitializer = tf.initializers.glorotNormal({ seed: next() });
-    model.add(tf.layers.dense({ units: classes, activation: "softmax", kernelInitializer }));
+    model.add(tf.layers.dense({ name: "head", units: classes, activation: "softmax", kernelInitializer }));
     return model;
   },
   defaults: {

@@ -1,0 +1,70 @@
+/** A training step as TensorFlow.js does it, on its CPU backend: the oracle for ours. */
+import type { LayersModel } from "@tensorflow/tfjs-layers";
+import type { OptimizerConfig } from "../../../lib/nn/configuration.ts";
+import { permute } from "../../../lib/nn/layout.ts";
+import { planFromLayersModel, weightKey } from "../../../lib/nn/plan.ts";
+import { type Normalization, normalizationFactors } from "../../../lib/nn/preprocessing.ts";
+import { core } from "../../../lib/nn/tensorflow.ts";
+
+export interface ReferenceBatch {
+  readonly pixels: Uint8Array;
+  readonly targets: Float32Array;
+}
+
+/** Returns a function that trains `model` by a step and gives the loss. Dropout layers must have rate 0. */
+export function createReferenceTrainer(model: LayersModel, config: OptimizerConfig, normalization: Normalization) {
+  const optimizer = createReferenceOptimizer(config);
+  const plan = planFromLayersModel(model);
+  const kernels = plan.nodes.flatMap((node) =>
+    node.weights
+      .filter(({ role }) => role === "weight")
+      .map((weight) => ({ l2: weight.l2 ?? 0, key: weightKey(node, weight) })),
+  );
+  const variables = new Map(
+    model.trainableWeights.map((weight) => [weight.originalName, weight.read() as core.Variable]),
+  );
+  return ({ pixels, targets }: ReferenceBatch): number =>
+    core.tidy(() => {
+      const images = normalizedImages(pixels, plan.input, normalization);
+      const { value, grads } = core.variableGrads(() => {
+        const probabilities = model.apply(images, { training: true }) as core.Tensor;
+        const goal = core.tensor(targets, [targets.length / plan.classes, plan.classes]);
+        let loss = core.neg(core.mean(core.sum(core.mul(goal, core.log(probabilities)), 1)));
+        for (const { key, l2 } of kernels) {
+          const kernel = variables.get(key);
+          if (kernel && l2 > 0) loss = core.add(loss, core.mul(core.sum(core.square(kernel)), l2));
+        }
+        return loss as core.Scalar;
+      }, [...variables.values()]);
+      for (const { key } of kernels) {
+        const kernel = variables.get(key);
+        kernel?.assign(core.mul(kernel, 1 - config.learningRate * config.weightDecay));
+      }
+      optimizer.applyGradients(grads);
+      return value.dataSync()[0] ?? Number.NaN;
+    });
+}
+
+function createReferenceOptimizer(config: OptimizerConfig): core.Optimizer {
+  switch (config.kind) {
+    case "sgd":
+      return core.train.momentum(config.learningRate, config.momentum, config.nesterov);
+    case "adam":
+      return core.train.adam(config.learningRate, config.beta1, config.beta2, config.epsilon);
+  }
+}
+
+function normalizedImages(
+  pixels: Uint8Array,
+  { channels, height, width }: { channels: number; height: number; width: number },
+  normalization: Normalization,
+): core.Tensor {
+  const { slopes, shifts } = normalizationFactors(normalization);
+  const area = height * width;
+  const values = Float32Array.from(pixels, (pixel, index) => {
+    const channel = Math.floor(index / area) % channels;
+    return pixel * (slopes[channel] ?? 1) + (shifts[channel] ?? 0);
+  });
+  const n = pixels.length / (channels * area);
+  return core.tensor(permute(values, [n, channels, height, width], [0, 2, 3, 1]), [n, height, width, channels]);
+}
