@@ -1,0 +1,42 @@
+import { servicePorts } from "../lib/config.ts";
+import { AppError } from "../lib/errors.ts";
+
+const usage = `Usage: millrace <command>
+
+  start [options]      run everything on this machine: broker, services, one pipeline run (start --help)
+  service <name>       run one service against MILLRACE_NATS_URL: ${Object.keys(servicePorts).join(", ")}
+`;
+
+const [command = "help", ...rest] = process.argv.slice(2);
+
+try {
+  await run(command, rest);
+} catch (thrown) {
+  console.error(AppError.from(thrown).message);
+  process.exitCode = 1;
+}
+
+async function run(name: string, args: string[]): Promise<void> {
+  switch (name) {
+    case "start": {
+      const { start } = await import("./start/start.ts");
+      process.exitCode = await start(args);
+      return;
+    }
+    case "service":
+      return runOneService(args[0] ?? "");
+    case "help":
+    case "--help":
+      console.log(usage);
+      return;
+    default:
+      throw new AppError("INVALID_REQUEST", `there is no command "${name}"\n\n${usage}`);
+  }
+}
+
+async function runOneService(name: string): Promise<void> {
+  if (!Object.hasOwn(servicePorts, name)) {
+    throw new AppError("INVALID_REQUEST", `there is no service "${name}"\n\n${usage}`);
+  }
+  await import(`../services/${name}/main.ts`);
+}

@@ -1,0 +1,160 @@
+import type { Run, RunEvent } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { bar, count, percent, type Style, seconds } from "../format.ts";
+
+/** The stages of a run as a person sees them: what each is doing, how far it is and how long it took. */
+export interface RunView {
+  readonly stages: Readonly<Record<StageName, StageView>>;
+}
+
+export type StageName = (typeof stageNames)[number];
+export const stageNames = ["ingestion", "training", "evaluation", "prediction"] as const;
+
+export interface StageView {
+  readonly state: "waiting" | "working" | "done" | "failed";
+  /** Share done, 0 to 1; undefined where it is not known. */
+  readonly share?: number | undefined;
+  readonly text: string;
+  readonly startedMs?: number;
+  readonly durationSeconds?: number;
+}
+
+const waiting: StageView = { state: "waiting", text: "" };
+
+export const emptyView: RunView = {
+  stages: { ingestion: waiting, training: waiting, evaluation: waiting, prediction: waiting },
+};
+
+/** The view after one more event. */
+export function applyToView(view: RunView, event: RunEvent, run: Run): RunView {
+  const timeMs = Number(event.time?.seconds ?? 0n) * 1000 + (event.time?.nanos ?? 0) / 1e6;
+  const change = changeBy(event, run);
+  if (change === undefined) return view;
+  const { stage, ...update } = change;
+  const before = view.stages[stage];
+  const startedMs = before.startedMs ?? timeMs;
+  const ended = update.state === "done" || update.state === "failed";
+  const timing = ended ? { startedMs, durationSeconds: (timeMs - startedMs) / 1000 } : { startedMs };
+  return { stages: { ...view.stages, [stage]: { ...update, ...timing } } };
+}
+
+type StageChange = Pick<StageView, "state" | "share" | "text"> & { readonly stage: StageName };
+
+function changeBy({ event }: RunEvent, run: Run): StageChange | undefined {
+  switch (event.case) {
+    case "datasetStarted":
+      return { stage: "ingestion", state: "working", text: "opening the source" };
+    case "datasetProgressed": {
+      const { phase = "", done = 0n, total = 0n } = event.value.progress ?? {};
+      const unit = phase === "downloading" ? "bytes" : "images";
+      const share = total > 0n ? Number(done) / Number(total) : undefined;
+      return {
+        stage: "ingestion",
+        state: "working",
+        share,
+        text: `${phase} ${count(done)}${total > 0n ? ` of ${count(total)}` : ""} ${unit}`,
+      };
+    }
+    case "datasetPrepared": {
+      const { trainImages = 0, testImages = 0, skippedImages = 0 } = event.value.dataset ?? {};
+      const skipped = skippedImages > 0 ? `, ${count(skippedImages)} skipped` : "";
+      return {
+        stage: "ingestion",
+        state: "done",
+        share: 1,
+        text: `${count(trainImages)} training and ${count(testImages)} test images${skipped}`,
+      };
+    }
+    case "trainingStarted":
+      return {
+        stage: "training",
+        state: "working",
+        share: 0,
+        text: `network ${event.value.network}, ${event.value.engine}`,
+      };
+    case "trainingEpochCompleted": {
+      const metrics = event.value.metrics;
+      if (metrics === undefined) return undefined;
+      const { epoch, epochs, loss, accuracy, imagesPerSecond, remainingSeconds } = metrics;
+      const left = epoch < epochs ? `, ${seconds(remainingSeconds)} left` : "";
+      const text = `epoch ${epoch} of ${epochs}: loss ${loss.toFixed(3)}, accuracy ${percent(accuracy)}, ${count(Math.round(imagesPerSecond))} images/s${left}`;
+      return { stage: "training", state: "working", share: epoch / epochs, text };
+    }
+    case "modelTrained": {
+      const last = run.lastEpoch;
+      const text =
+        last === undefined
+          ? ""
+          : `${last.epochs} epochs, loss ${last.loss.toFixed(3)}, ${count(Math.round(last.imagesPerSecond))} images/s`;
+      return { stage: "training", state: "done", share: 1, text };
+    }
+    case "evaluationStarted":
+      return { stage: "evaluation", state: "working", share: 0, text: "reading the test images" };
+    case "evaluationProgressed": {
+      const { done = 0, total = 0 } = event.value.progress ?? {};
+      return {
+        stage: "evaluation",
+        state: "working",
+        share: done / Math.max(1, total),
+        text: `${count(done)} of ${count(total)} images`,
+      };
+    }
+    case "modelPromoted":
+    case "modelRejected": {
+      const { imageCount = 0, accuracy = 0 } = event.value.report ?? {};
+      const verdict = event.case === "modelPromoted" ? "promoted" : "rejected";
+      return {
+        stage: "evaluation",
+        state: "done",
+        share: 1,
+        text: `${count(imageCount)} images, accuracy ${percent(accuracy)}: ${verdict}`,
+      };
+    }
+    case "modelDeployed":
+      return {
+        stage: "prediction",
+        state: "done",
+        share: 1,
+        text: `model ${event.value.modelName} version ${event.value.version} is live`,
+      };
+    case "modelDeploymentFailed":
+      return { stage: "prediction", state: "failed", text: event.value.message };
+    case "runFailed": {
+      const stage = stageNames.find((name) => name === event.value.stage) ?? "ingestion";
+      return { stage, state: "failed", text: `${event.value.code}: ${event.value.message}` };
+    }
+    default:
+      return undefined;
+  }
+}
+
+const barWidth = 16;
+
+/** One line a stage. `nowMs` gives the running time of a stage at work. */
+export function renderView({ stages }: RunView, style: Style, nowMs: number): string[] {
+  return stageNames.map((name) => {
+    const stage = stages[name];
+    const elapsed =
+      stage.durationSeconds ?? (stage.startedMs === undefined ? undefined : (nowMs - stage.startedMs) / 1000);
+    const time = elapsed === undefined ? "" : seconds(Math.max(0, elapsed));
+    return `  ${label(name, stage, style)}  ${progress(stage, style)}  ${time.padStart(8)}  ${stage.text}`;
+  });
+}
+
+/** A line about a stage for those who do not watch: when it began, every epoch, when it ended. */
+export function plainLine(name: StageName, { text, durationSeconds }: StageView): string {
+  return `  ${name.padEnd(10)}  ${text}${durationSeconds === undefined ? "" : ` (${seconds(durationSeconds)})`}`;
+}
+
+function label(name: StageName, { state }: StageView, style: Style): string {
+  const padded = name.padEnd(10);
+  if (state === "waiting") return style.dim(padded);
+  if (state === "failed") return style.bad(padded);
+  return state === "done" ? style.good(padded) : style.bold(padded);
+}
+
+function progress({ state, share }: StageView, style: Style): string {
+  if (state === "waiting") return style.dim("·".repeat(barWidth));
+  if (state === "failed") return style.bad("×".repeat(barWidth));
+  const drawn = bar(share ?? 0, barWidth);
+  return state === "done" ? style.good(drawn) : style.accent(drawn);
+}

@@ -1,0 +1,167 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, open, readFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { type ServiceName, servicePorts } from "../../lib/config.ts";
+import { AppError } from "../../lib/errors.ts";
+import { waitUntilServing } from "../../lib/rpc/health-client.ts";
+
+/** Where everything that `start` keeps lies. */
+export interface Folders {
+  readonly root: string;
+  readonly logs: string;
+  readonly traces: string;
+  readonly artifacts: string;
+}
+
+/** The services as processes of their own. One that dies is started again, as an orchestrator would. */
+export interface ServiceProcesses extends AsyncDisposable {
+  /** host:port of each. */
+  readonly addresses: Readonly<Record<ServiceName, string>>;
+  /** Resolves when all answer; rejects if one cannot be kept running. */
+  ready(): Promise<void>;
+  /** Rejects, with the end of its log, when a service has died more often than it is started again. Never resolves. */
+  readonly failed: Promise<never>;
+}
+
+export interface ServicesOptions {
+  readonly natsUrl: string;
+  readonly folders: Folders;
+  readonly env: NodeJS.ProcessEnv;
+  /** Called when a service has died and is started again. */
+  readonly onRestart: (message: string) => void;
+}
+
+interface ServiceProcess {
+  readonly name: ServiceName;
+  readonly port: number;
+  readonly logFile: string;
+  child: ChildProcess;
+}
+
+const names = Object.keys(servicePorts) as ServiceName[];
+const readyTimeoutMs = 60_000;
+const stopGraceMs = 15_000;
+const maxRestarts = 3;
+
+/** Starts the services against a broker. Their logs are JSON lines in the folder of logs. */
+export async function startServices(options: ServicesOptions): Promise<ServiceProcesses> {
+  const { folders } = options;
+  for (const folder of [folders.logs, folders.traces, folders.artifacts]) await mkdir(folder, { recursive: true });
+  const services = await Promise.all(names.map((name) => startService(name, options)));
+  const state = { stopping: false };
+  const failed = Promise.race(services.map((service) => supervise(service, options, state)));
+  // Whoever waits for the services hears of it; before that it must not count as unhandled.
+  failed.catch(() => undefined);
+  const addressOf = ({ port }: ServiceProcess) => `127.0.0.1:${port}`;
+  return {
+    addresses: Object.fromEntries(services.map((service) => [service.name, addressOf(service)])) as Record<
+      ServiceName,
+      string
+    >,
+    failed,
+    ready: async () => {
+      const serving = services.map((service) => waitUntilServing(addressOf(service), { timeoutMs: readyTimeoutMs }));
+      await Promise.race([Promise.all(serving), failed]);
+    },
+    [Symbol.asyncDispose]: async () => {
+      state.stopping = true;
+      await Promise.all(services.map(({ child }) => stop(child)));
+    },
+  };
+}
+
+async function startService(name: ServiceName, options: ServicesOptions): Promise<ServiceProcess> {
+  const port = await freePort(servicePorts[name]);
+  const logFile = join(options.folders.logs, `${name}.jsonl`);
+  return { name, port, logFile, child: await launch({ name, port, logFile }, options) };
+}
+
+async function launch(
+  { name, port, logFile }: Omit<ServiceProcess, "child">,
+  options: ServicesOptions,
+): Promise<ChildProcess> {
+  const { natsUrl, folders, env } = options;
+  const log = await open(logFile, "a");
+  try {
+    const program = join(import.meta.dirname, "../../services", name, "main.ts");
+    return spawn(process.execPath, ["--import", "tsx", program], {
+      cwd: join(import.meta.dirname, "../.."),
+      env: {
+        ...env,
+        MILLRACE_NATS_URL: natsUrl,
+        MILLRACE_ARTIFACTS: `file:${folders.artifacts}`,
+        MILLRACE_TRACE_DIR: folders.traces,
+        [`MILLRACE_${name.toUpperCase()}_PORT`]: String(port),
+      },
+      // A process group of its own, so that Ctrl-C reaches only this process, which stops everything in order. The
+      // channel tells a service that this process is gone, however it went.
+      detached: true,
+      stdio: ["ignore", log.fd, log.fd, "ipc"],
+    });
+  } finally {
+    await log.close();
+  }
+}
+
+async function supervise(
+  service: ServiceProcess,
+  options: ServicesOptions,
+  state: { stopping: boolean },
+): Promise<never> {
+  for (let restarts = 0; ; restarts++) {
+    await once(service.child, "exit");
+    if (state.stopping) return new Promise<never>(() => {});
+    const { exitCode, signalCode } = service.child;
+    const ended = `the ${service.name} service ended ${exitCode === null ? `by ${signalCode}` : `with status ${exitCode}`}`;
+    // A status of its own choice, such as for a bad configuration, would only come again.
+    if (exitCode !== null || restarts === maxRestarts) {
+      throw new AppError("INTERNAL", `${ended}:\n  ${await lastLines(service.logFile)}\nIts log: ${service.logFile}`);
+    }
+    options.onRestart(`${ended}; it is started again`);
+    service.child = await launch(service, options);
+  }
+}
+
+async function lastLines(logFile: string): Promise<string> {
+  const lines = (await readFile(logFile, "utf8").catch(() => "")).trimEnd().split("\n");
+  return lines.slice(-3).map(readable).join("\n  ");
+}
+
+/** The preferred port if nobody listens on it, else any other. */
+async function freePort(preferred: number): Promise<number> {
+  for (const candidate of [preferred, 0]) {
+    const server = createServer();
+    server.listen(candidate, "127.0.0.1");
+    const free = await once(server, "listening").then(
+      () => true,
+      () => false,
+    );
+    if (!free) continue;
+    const address = server.address();
+    server.close();
+    await once(server, "close");
+    if (address !== null && typeof address === "object") return address.port;
+  }
+  throw new AppError("CONFIGURATION_INVALID", "no free port on 127.0.0.1");
+}
+
+/** The message of a log line; a line that is no JSON, such as a crash of Node, as it is. */
+function readable(line: string): string {
+  try {
+    const { level, message } = JSON.parse(line) as { level?: string; message?: string };
+    return `${level}: ${message}`;
+  } catch {
+    return line;
+  }
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, "exit");
+  child.kill("SIGTERM");
+  const kill = setTimeout(() => child.kill("SIGKILL"), stopGraceMs);
+  await ended;
+  clearTimeout(kill);
+}
