@@ -1,0 +1,97 @@
+import { availableParallelism } from "node:os";
+import sharp from "sharp";
+import { AppError } from "../errors.ts";
+import type { PixelShape } from "./sources/source.ts";
+
+/** Images with more pixels are refused: 50 megapixels, which no camera's ordinary photograph reaches. */
+export const maxImagePixels = 50_000_000;
+
+/** Files with more bytes are refused before they are read. */
+export const maxImageBytes = 128 * 1024 * 1024;
+
+/** SVG files with more bytes are refused: text can ask for far more work than its length shows. */
+export const maxSvgBytes = 256 * 1024;
+
+/** Seconds after which the decoding of one image is given up. */
+const decodeTimeoutSeconds = 20;
+
+/**
+ * Threads of Node's pool that decode images; for `UV_THREADPOOL_SIZE`, which must be set before the process starts.
+ * Node's own default is 4; more than one thread a core brings nothing.
+ */
+export const recommendedThreadPoolSize = Math.max(4, availableParallelism());
+
+/** Images to have under way at once so that no thread of the pool waits for the event loop. */
+export const decodeConcurrency = 2 * recommendedThreadPoolSize;
+
+// One thread an image and many images at once beats many threads on a small image; images are not read twice, so a
+// cache of operations would only hold memory.
+sharp.concurrency(1);
+sharp.cache(false);
+
+/**
+ * Decodes an image file to pixels as a classifier takes them: unsigned bytes, channel by channel, row by row.
+ *
+ * Reads every format that sharp reads. The camera's rotation (EXIF) is applied; grey, CMYK and images with colour profiles become
+ * sRGB, 16-bit samples 8-bit; what is transparent becomes white; of an animation the first frame is taken. The image is
+ * scaled so that it covers the shape and the middle is cut out, so nothing is distorted. SVG is drawn without reading any
+ * file or address that it refers to.
+ *
+ * @throws AppError IMAGE_UNREADABLE when the bytes are no image or a damaged one; IMAGE_TOO_LARGE beyond `maxImagePixels`;
+ * INVALID_REQUEST when the shape has other than 3 channels.
+ */
+export async function decodeImage(bytes: Uint8Array, shape: PixelShape): Promise<Uint8Array> {
+  const { height, width, channels } = shape;
+  if (channels !== 3) throw new AppError("INVALID_REQUEST", `images are decoded to 3 channels, not to ${channels}`);
+  refuseByContent(bytes);
+  try {
+    const interleaved = await sharp(bytes, { failOn: "error", limitInputPixels: maxImagePixels })
+      .autoOrient()
+      .resize(width, height, { fit: "cover" })
+      .flatten({ background: "#ffffff" })
+      .toColourspace("srgb")
+      .timeout({ seconds: decodeTimeoutSeconds })
+      .raw()
+      .toBuffer();
+    return planesOf(interleaved, channels);
+  } catch (error) {
+    throw await explained(bytes, error);
+  }
+}
+
+function refuseByContent(bytes: Uint8Array): void {
+  if (bytes.length === 0) throw new AppError("IMAGE_UNREADABLE", "the file is empty (0 bytes)");
+  // SVG may come compressed, and nothing else that can be read begins like gzip.
+  if (bytes[0] === 0x1f && bytes[1] === 0x8b) throw new AppError("IMAGE_UNREADABLE", "the file is compressed (gzip)");
+  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 256)).replace(/^\u00ef\u00bb\u00bf/, "");
+  if (bytes.length > maxSvgBytes && start.trimStart().startsWith("<")) {
+    throw new AppError("IMAGE_TOO_LARGE", `the SVG has ${bytes.length} bytes; the limit is ${maxSvgBytes}`);
+  }
+}
+
+/** Pixels that lie channel beside channel, put channel after channel. */
+function planesOf(interleaved: Uint8Array, channels: number): Uint8Array {
+  const plane = interleaved.length / channels;
+  const result = new Uint8Array(interleaved.length);
+  for (let channel = 0; channel < channels; channel++) {
+    for (let pixel = 0, from = channel; pixel < plane; pixel++, from += channels) {
+      result[channel * plane + pixel] = interleaved[from] ?? 0;
+    }
+  }
+  return result;
+}
+
+/** What sharp's error means to the person whose image it is. */
+async function explained(bytes: Uint8Array, error: unknown): Promise<AppError> {
+  const said = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+  if (/pixel limit/i.test(said)) {
+    const { width = 0, height = 0 } = await sharp(bytes, { limitInputPixels: false }).metadata();
+    const limit = `${maxImagePixels / 1e6} megapixels`;
+    return new AppError("IMAGE_TOO_LARGE", `the image has ${width} x ${height} pixels; the limit is ${limit}`);
+  }
+  if (/unsupported image format/i.test(said)) {
+    const formats = "JPEG, PNG, WebP, AVIF, GIF, TIFF and SVG";
+    return new AppError("IMAGE_UNREADABLE", `the file is no image in a format that can be read (${formats})`);
+  }
+  return new AppError("IMAGE_UNREADABLE", `the file is damaged or incomplete: ${said}`, { cause: error });
+}

@@ -1,0 +1,81 @@
+import { open, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { AppError } from "../../errors.ts";
+import type { LeftOut } from "../sources/source.ts";
+import type { ArchiveLimits } from "./archive-limits.ts";
+import { openFolder } from "./folder.ts";
+import { openTar } from "./tar.ts";
+import { openZip } from "./zip.ts";
+
+/** A file that can be read at any time until its tree is disposed of. */
+export interface TreeFile {
+  /** Path within the tree: relative, with "/" between the parts. */
+  readonly path: string;
+  readonly sizeBytes: number;
+  read(): Promise<Uint8Array>;
+}
+
+/** The files of a folder or archive, known as a whole before the first is read, each readable in any order. */
+export interface FileTree extends AsyncDisposable {
+  readonly files: readonly TreeFile[];
+  /** What is there but is no file to read, such as a symbolic link in a folder. */
+  readonly leftOut: readonly LeftOut[];
+}
+
+export interface FileTreeOptions {
+  /** A folder in which an archive may be unpacked. */
+  readonly cacheFolder: string;
+  readonly signal: AbortSignal;
+  readonly limits: ArchiveLimits;
+}
+
+/**
+ * Opens a folder, .tar, .tar.gz or .zip; an archive is known by its first bytes, whatever its name.
+ *
+ * Hidden files and `__MACOSX` are left aside.
+ *
+ * @throws AppError DATASET_INVALID when the path does not exist, may not be read, or is none of these, or the archive is
+ * damaged; ARCHIVE_REFUSED when an archive is unsafe to unpack.
+ */
+export async function openFileTree(path: string, options: FileTreeOptions): Promise<FileTree> {
+  try {
+    if ((await stat(path)).isDirectory()) return await openFolder(path, options.signal);
+    const start = await firstBytes(path, 512);
+    if (start.readUInt16BE(0) === 0x1f8b) return await openTar(path, { ...options, gzipped: true });
+    if (start.toString("latin1", 0, 2) === "PK") return await openZip(path, options);
+    if (start.toString("latin1", 257, 262) === "ustar") return await openTar(path, { ...options, gzipped: false });
+  } catch (error) {
+    throw explained(path, error);
+  }
+  const message = `${path} is neither a folder nor a .tar, .tar.gz or .zip archive; unpack it and name the folder`;
+  throw new AppError("DATASET_INVALID", message);
+}
+
+async function firstBytes(path: string, count: number): Promise<Buffer> {
+  const file = await open(path);
+  try {
+    const bytes = Buffer.alloc(count);
+    await file.read(bytes, 0, count, 0);
+    return bytes;
+  } finally {
+    await file.close();
+  }
+}
+
+function explained(path: string, error: unknown): unknown {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  if (code === "ENOENT") {
+    const sources = '"pictograms", "cifar10", or the path of a folder, .tar, .tar.gz or .zip of images';
+    const message = `there is no data set ${JSON.stringify(path)} (looked for ${resolve(path)}); a source is ${sources}`;
+    return new AppError("DATASET_INVALID", message, { cause: error });
+  }
+  if (code === "EACCES" || code === "EPERM") {
+    const message = `${path} may not be read: permission denied; give the service's user the right to read it`;
+    return new AppError("DATASET_INVALID", message, { cause: error });
+  }
+  if (code === "ENOSPC") {
+    const message = `${path} cannot be unpacked: no space is left in the cache folder; make room or name another folder`;
+    return new AppError("DATASET_INVALID", message, { cause: error });
+  }
+  return error;
+}
