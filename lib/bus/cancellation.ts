@@ -2,7 +2,7 @@ import { AppError } from "../errors.ts";
 import type { Bus } from "./bus.ts";
 import { eventStream, eventSubject } from "./subjects.ts";
 
-export interface Cancellation extends AsyncDisposable {
+export interface Cancellation extends Disposable {
   /** Aborts with CANCELLED once the run's cancellation is published. */
   readonly signal: AbortSignal;
 }
@@ -10,26 +10,36 @@ export interface Cancellation extends AsyncDisposable {
 const pollIntervalMs = 5_000;
 
 /**
- * Watches for the cancellation of a run. A plain subscription hears it at once; the stream is asked now and every few
- * seconds as well, for a cancellation that came before, or while the connection was down.
+ * Watches for the cancellation of a run. A plain subscription hears it at once; the stream is asked now, after each
+ * reconnection and every few seconds as well, for a cancellation that came before or while nobody could hear it.
+ * `stopping` ends the first question; it rejects with its reason.
  */
-export async function watchCancellation(bus: Bus, runId: string): Promise<Cancellation> {
+export async function watchCancellation(bus: Bus, runId: string, stopping?: AbortSignal): Promise<Cancellation> {
   const subject = eventSubject(runId, "run.cancelled");
   const controller = new AbortController();
   const cancel = () =>
     controller.abort(new AppError("CANCELLED", `run ${runId} was cancelled`, { details: { runId } }));
-  const ask = async () => {
+  const find = async () => {
     if ((await bus.jsm.streams.getMessage(eventStream, { last_by_subj: subject })) !== null) cancel();
   };
-  const subscription = bus.nc.subscribe(subject, { callback: cancel });
   // A failed question is no answer: the next one follows, and the subscription still listens.
-  const poll = setInterval(() => void ask().catch(() => undefined), pollIntervalMs);
-  await ask();
-  return {
-    signal: controller.signal,
-    [Symbol.asyncDispose]: async () => {
-      clearInterval(poll);
-      subscription.unsubscribe();
-    },
+  const look = () => void find().catch(() => undefined);
+  const subscription = bus.nc.subscribe(subject, {
+    // A subscription that is refused is not a cancellation; the stream is still asked.
+    callback: (error) => (error === null ? cancel() : undefined),
+  });
+  const poll = setInterval(look, pollIntervalMs);
+  const forget = bus.connection.onReconnect(look);
+  const end = () => {
+    clearInterval(poll);
+    forget();
+    subscription.unsubscribe();
   };
+  try {
+    await bus.ask(find, { failure: `whether run ${runId} is cancelled could not be read`, signal: stopping });
+  } catch (thrown) {
+    end();
+    throw thrown;
+  }
+  return { signal: controller.signal, [Symbol.dispose]: end };
 }

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { fromBinary, type Message } from "@bufbuild/protobuf";
-import { headers, type MsgHdrs } from "@nats-io/nats-core";
+import { headers, Match, type MsgHdrs } from "@nats-io/nats-core";
 import { AppError } from "../errors.ts";
 import { eventTypeOf } from "./event-types.ts";
 
@@ -87,6 +87,8 @@ export function headersFromEvent(event: CloudEventAttributes): MsgHdrs {
 export interface StreamMessage {
   readonly subject: string;
   readonly seq: number;
+  /** When it was stored. */
+  readonly time?: Date;
   readonly data: Uint8Array;
   readonly headers?: MsgHdrs | undefined;
   readonly header?: MsgHdrs | undefined;
@@ -94,32 +96,56 @@ export interface StreamMessage {
 
 /** Reads an event. EVENT_INVALID if a required attribute is missing, the type is unknown or the payload is not of it. */
 export function eventFromMessage(message: StreamMessage): ReceivedEvent {
-  const found = message.headers ?? message.header;
-  const read = (name: string) => decodeHeaderValue(found?.get(`ce-${name}`) ?? "");
-  const where = `message ${message.seq} on ${message.subject}`;
+  const attributes = attributesFromMessage(message);
+  return {
+    ...attributes,
+    message: payloadFrom(message, attributes.type),
+    subject: message.subject,
+    sequence: message.seq,
+    headers: headersOf(message),
+  };
+}
+
+/** Reads the attributes alone: a message can be an event although nobody here can read its payload. */
+export function attributesFromMessage(message: StreamMessage): CloudEventAttributes {
+  // Other publishers spell the names in other cases.
+  const read = (name: string) => decodeHeaderValue(headersOf(message)?.get(`ce-${name}`, Match.IgnoreCase) ?? "");
   for (const name of ["id", "source", "type", "specversion"]) {
-    if (read(name) === "") throw new AppError("EVENT_INVALID", `${where} is not a CloudEvent: it has no ce-${name}`);
+    if (read(name) === "") throw invalid(message, `is not a CloudEvent: it has no ce-${name}`);
   }
+  if (read("specversion") !== "1.0") throw invalid(message, `is CloudEvents ${read("specversion")}; only 1.0 is read`);
   return {
     id: read("id"),
     source: read("source"),
     type: read("type"),
-    time: new Date(read("time")),
+    time: timeFrom(message, read("time")),
     correlationId: read("correlationid"),
     causationId: read("causationid"),
     originTraceparent: read("traceparent"),
-    message: payloadFrom(message, read("type"), where),
-    subject: message.subject,
-    sequence: message.seq,
-    headers: found,
   };
 }
 
-function payloadFrom(message: StreamMessage, type: string, where: string): Message {
+/** The time attribute is optional; the broker's own stands in for it. */
+function timeFrom(message: StreamMessage, value: string): Date {
+  const time = value === "" ? (message.time ?? new Date(0)) : new Date(value);
+  if (Number.isNaN(time.getTime())) throw invalid(message, `has "${value}" as ce-time, which is no time`);
+  return time;
+}
+
+function headersOf(message: StreamMessage): MsgHdrs | undefined {
+  return message.headers ?? message.header;
+}
+
+function payloadFrom(message: StreamMessage, type: string): Message {
   const { schema } = eventTypeOf(type);
   try {
     return fromBinary(schema, message.data);
   } catch (cause) {
-    throw new AppError("EVENT_INVALID", `the data of ${where} is no ${type}`, { cause });
+    throw invalid(message, `has data that is no ${type}`, cause);
   }
+}
+
+function invalid({ seq, subject }: StreamMessage, what: string, cause?: unknown): AppError {
+  const details = { subject, sequence: String(seq) };
+  return new AppError("EVENT_INVALID", `message ${seq} on ${subject} ${what}`, { cause, details });
 }

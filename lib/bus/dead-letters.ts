@@ -1,12 +1,12 @@
-import type { JsMsg } from "@nats-io/jetstream";
-import { headers } from "@nats-io/nats-core";
+import { headers, type MsgHdrs } from "@nats-io/nats-core";
 import type { AppError } from "../errors.ts";
-import type { Bus } from "./bus.ts";
+import { tryTimeoutMs } from "./asking.ts";
 import { encodeHeaderValue } from "./cloud-event.ts";
-import { deadLetterStream, deadLetterSubject } from "./subjects.ts";
+import type { Held } from "./settlement.ts";
+import { deadLetterStream, deadLetterSubject, runIdFromSubject } from "./subjects.ts";
 import { injectTrace } from "./tracing.ts";
 
-/** Headers that a dead letter carries beside those of the message that it keeps. */
+/** Headers that a dead letter carries beside those of the message that it keeps; values are percent-encoded. */
 export const deadLetterHeaders = {
   stage: "millrace-dead-letter-stage",
   code: "millrace-dead-letter-code",
@@ -18,11 +18,32 @@ export const deadLetterHeaders = {
   time: "millrace-dead-letter-time",
 } as const;
 
+const maxReasonLength = 1_000;
+/** Room that our headers may take in a message of the server's largest size. */
+const headerAllowanceBytes = 16 * 1024;
+
 /**
  * Keeps a message that a stage gave up on: its data and headers untouched, and why. Returns its sequence in the
  * dead-letter stream. The same message given up on again by the same stage is kept once.
  */
-export async function storeDeadLetter(bus: Bus, stage: string, message: JsMsg, error: AppError): Promise<number> {
+export async function storeDeadLetter(held: Held, error: AppError): Promise<number> {
+  const { bus, stage, message, abandoned } = held;
+  const maxBytes = (bus.nc.info?.max_payload ?? Number.POSITIVE_INFINITY) - headerAllowanceBytes;
+  // What just fitted into a message does not fit beside the reasons; it stays where stream and sequence say.
+  const data = message.data.length > maxBytes ? new Uint8Array() : message.data;
+  const time = new Date();
+  const publish = () =>
+    bus.js.publish(deadLetterSubject(stage, runIdFromSubject(message.subject)), data, {
+      headers: headersFor(held, error, time),
+      msgID: `${stage}:${message.info.stream}:${message.seq}`,
+      expect: { streamName: deadLetterStream },
+      timeout: tryTimeoutMs,
+    });
+  const failure = `message ${message.seq} on ${message.subject} could not be kept as a dead letter`;
+  return (await bus.ask(publish, { failure, patient: true, signal: abandoned })).seq;
+}
+
+function headersFor({ stage, message }: Held, error: AppError, time: Date): MsgHdrs {
   const kept = headers();
   for (const key of message.headers?.keys() ?? []) {
     // Nats-* headers steer the broker: carried along, the old message id would make this one a duplicate.
@@ -33,21 +54,15 @@ export async function storeDeadLetter(bus: Bus, stage: string, message: JsMsg, e
   const reasons: Record<keyof typeof deadLetterHeaders, string> = {
     stage,
     code: error.code,
-    reason: error.message,
+    reason: error.message.slice(0, maxReasonLength),
     attempts: String(message.info.deliveryCount),
     subject: message.subject,
     stream: message.info.stream,
     sequence: String(message.seq),
-    time: new Date().toISOString(),
+    time: time.toISOString(),
   };
   for (const [name, header] of Object.entries(deadLetterHeaders)) {
     kept.set(header, encodeHeaderValue(reasons[name as keyof typeof reasons]));
   }
-  const runId = message.subject.split(".")[2] ?? "unknown";
-  const ack = await bus.js.publish(deadLetterSubject(stage, runId), message.data, {
-    headers: kept,
-    msgID: `${stage}:${message.info.stream}:${message.seq}`,
-    expect: { streamName: deadLetterStream },
-  });
-  return ack.seq;
+  return kept;
 }

@@ -1,15 +1,15 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { DeliverPolicy } from "@nats-io/jetstream";
-import { AppError } from "../errors.ts";
+import { type Consumer, type ConsumerMessages, DeliverPolicy } from "@nats-io/jetstream";
+import { orAborted } from "./abort.ts";
 import type { Bus } from "./bus.ts";
-import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
+import { eventFromMessage, type ReceivedEvent, type StreamMessage } from "./cloud-event.ts";
 
 export interface FollowOptions {
   /** Stream to read. */
   readonly stream: string;
   /** Subject, which may have wildcards. */
   readonly filter: string;
-  /** Called for each event, in the stream's order; the next waits for it. */
+  /** Called for each event, in the stream's order; the next waits for it. If it throws, it is called again with the same event. */
   readonly onEvent: (event: ReceivedEvent) => void | Promise<void>;
   /** Called once, when all that was stored at the start has been handed over. */
   readonly onCaughtUp?: () => void;
@@ -21,27 +21,24 @@ const pauseAfterFailureMs = 500;
 
 /**
  * Reads a stream from its beginning and goes on with what comes. Each event is handed over once and in order, across
- * reconnections and restarts of the server: the position is kept here, not by the server. Resolves when aborted.
+ * reconnections and restarts of the server: the position is kept here, not by the server. Resolves when aborted, or
+ * when the bus is closed.
  *
  * Unreadable messages are logged and passed over: whoever follows shows what is there, and must not stop at one.
  */
 export async function followEvents(bus: Bus, options: FollowOptions): Promise<void> {
-  const position = { next: 1, target: undefined as number | undefined };
-  while (!options.signal.aborted) {
+  const { stream, signal } = options;
+  const position: Position = { next: 1, target: undefined };
+  while (!signal.aborted && !bus.nc.isClosed()) {
     try {
-      position.target ??= await lastSequence(bus, options);
+      await findPosition(bus, options, position);
       reportCaughtUp(position, options);
-      if (!options.signal.aborted) await readFrom(bus, options, position);
-    } catch (thrown) {
-      if (options.signal.aborted || bus.nc.isClosed()) return;
-      const error = AppError.from(thrown);
-      bus.logger.warn(
-        { event: "follow.interrupted", stream: options.stream, error },
-        "following a stream was interrupted; going on",
-      );
+      await readFrom(bus, options, position);
+    } catch (error) {
+      if (signal.aborted || bus.nc.isClosed()) return;
+      bus.logger.warn({ event: "follow.interrupted", stream, error }, "following a stream was interrupted; going on");
     }
-    if (options.signal.aborted) return;
-    await delay(pauseAfterFailureMs, undefined, { signal: options.signal }).catch(() => undefined);
+    await delay(pauseAfterFailureMs, undefined, { signal }).catch(() => undefined);
   }
 }
 
@@ -52,8 +49,13 @@ interface Position {
   target: number | undefined;
 }
 
-async function lastSequence(bus: Bus, { stream, filter }: FollowOptions): Promise<number> {
-  return (await bus.jsm.streams.getMessage(stream, { last_by_subj: filter }))?.seq ?? 0;
+async function findPosition(bus: Bus, { stream, filter, signal }: FollowOptions, position: Position): Promise<void> {
+  const { state } = await orAborted(bus.jsm.streams.info(stream), signal);
+  if (state.last_seq + 1 < position.next) {
+    bus.logger.warn({ event: "follow.restarted", stream }, "the stream was made anew; reading it from its beginning");
+    position.next = 1;
+  }
+  position.target ??= (await orAborted(bus.jsm.streams.getMessage(stream, { last_by_subj: filter }), signal))?.seq ?? 0;
 }
 
 function reportCaughtUp(position: Position, { onCaughtUp }: FollowOptions): void {
@@ -64,34 +66,53 @@ function reportCaughtUp(position: Position, { onCaughtUp }: FollowOptions): void
 }
 
 async function readFrom(bus: Bus, options: FollowOptions, position: Position): Promise<void> {
-  const consumer = await bus.js.consumers.get(options.stream, {
-    filter_subjects: options.filter,
-    deliver_policy: DeliverPolicy.StartSequence,
-    opt_start_seq: position.next,
-  });
-  const messages = await consumer.consume({ abort_on_missing_resource: true });
-  const stop = () => void messages.close();
-  options.signal.addEventListener("abort", stop, { once: true });
+  const { signal } = options;
+  if (signal.aborted) return;
+  const consumer = await createConsumer(bus, options, position);
+  let messages: ConsumerMessages | undefined;
+  const stop = () => void messages?.close();
+  signal.addEventListener("abort", stop, { once: true });
   try {
+    messages = await consumer.consume({ abort_on_missing_resource: true });
     for await (const message of messages) {
-      if (options.signal.aborted) return;
+      if (signal.aborted) return;
       const event = readable(bus, message);
       if (event !== undefined) await options.onEvent(event);
       position.next = message.seq + 1;
       reportCaughtUp(position, options);
     }
   } finally {
-    options.signal.removeEventListener("abort", stop);
-    await messages.close();
+    signal.removeEventListener("abort", stop);
+    await messages?.close();
+    remove(consumer);
   }
 }
 
-function readable(bus: Bus, message: Parameters<typeof eventFromMessage>[0]): ReceivedEvent | undefined {
+async function createConsumer(bus: Bus, { stream, filter, signal }: FollowOptions, position: Position) {
+  const created = bus.js.consumers.get(stream, {
+    filter_subjects: filter,
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: position.next,
+  });
+  try {
+    return await orAborted(created, signal);
+  } catch (thrown) {
+    created.then(remove, () => undefined);
+    throw thrown;
+  }
+}
+
+/** The server would keep an unused consumer for minutes. If it cannot be told, it forgets by itself. */
+function remove(consumer: Consumer): void {
+  consumer.delete().catch(() => undefined);
+}
+
+function readable(bus: Bus, message: StreamMessage): ReceivedEvent | undefined {
   try {
     return eventFromMessage(message);
-  } catch (thrown) {
+  } catch (error) {
     bus.logger.warn(
-      { event: "follow.unreadable", subject: message.subject, error: thrown },
+      { event: "follow.unreadable", subject: message.subject, error },
       "a message that is no event was passed over",
     );
     return undefined;

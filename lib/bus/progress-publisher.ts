@@ -1,4 +1,4 @@
-import { orderedPublisher, type OrderedPublisher } from "./ordered-publisher.ts";
+import { type OrderedPublisher, orderedPublisher } from "./ordered-publisher.ts";
 import type { StageContext } from "./stage.ts";
 
 const intervalMs = 500;

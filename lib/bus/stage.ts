@@ -1,23 +1,22 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { create, type DescMessage, type Message, type MessageShape } from "@bufbuild/protobuf";
-import { AckPolicy, type Consumer, DeliverPolicy, type JsMsg } from "@nats-io/jetstream";
+import type { DescMessage, Message, MessageShape } from "@bufbuild/protobuf";
+import { AckPolicy, type Consumer, DeliverPolicy, JetStreamApiCodes, type JsMsg } from "@nats-io/jetstream";
 import { nanos } from "@nats-io/nats-core";
-import { RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { orAborted } from "./abort.ts";
+import { isApiError } from "./broker-errors.ts";
 import type { Bus, Published } from "./bus.ts";
-import { watchCancellation } from "./cancellation.ts";
-import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
-import { storeDeadLetter } from "./dead-letters.ts";
+import type { ReceivedEvent } from "./cloud-event.ts";
+import { handleMessage } from "./delivery.ts";
 import { eventTypeOf } from "./event-types.ts";
-import { eventStream, eventSubject } from "./subjects.ts";
-import { withProcessSpan } from "./tracing.ts";
+import { eventStream, eventSubject, requireToken } from "./subjects.ts";
 
 /** A step of the pipeline: it consumes one kind of event, does its work, and publishes what came of it. */
 export interface Stage<Input extends DescMessage = DescMessage> {
   /** Name of its durable consumer. Instances with the same name share the work. */
   readonly name: string;
-  /** The event that it waits for. */
+  /** The event that it waits for, once a run. */
   readonly consumes: Input;
   /** The events with which its work on a message can end. One of them in the stream means that the work is done. */
   readonly outcomes: readonly DescMessage[];
@@ -25,10 +24,12 @@ export interface Stage<Input extends DescMessage = DescMessage> {
   readonly handle: (event: ReceivedEvent<MessageShape<Input>>, context: StageContext) => Promise<Message>;
   /** How long the broker waits for a sign of life before it gives the message to another instance, in milliseconds. Signs are sent at a third of it. Default: 30,000. */
   readonly ackWaitMs?: number;
-  /** Tries before a message becomes a dead letter. Default: 5. */
+  /** Tries before a message becomes a dead letter. A message that a stopping or dying instance gave back counts as tried. Default: 5. */
   readonly maxAttempts?: number;
   /** Pause before each further try, in milliseconds; the last one repeats. Default: 0.5, 2, 8 and 30 s. */
   readonly retryDelaysMs?: readonly number[];
+  /** How long a handler may go on after its signal aborted because the service stops, in milliseconds; then the message is given back without it. Default: 5,000. */
+  readonly stopGraceMs?: number;
 }
 
 /** What a handler is given beside the event. */
@@ -39,7 +40,7 @@ export interface StageContext {
   /** Aborts when the run is cancelled (CANCELLED) or the service stops (SHUTTING_DOWN). */
   readonly signal: AbortSignal;
   readonly logger: Logger;
-  /** Publishes an event on the way, caused by the one being handled. `key` tells several of a kind apart. */
+  /** Publishes an event on the way, caused by the one being handled. `key` tells several of a kind apart. Rejects once the signal has aborted. */
   publish(message: Message, key?: string): Promise<Published>;
 }
 
@@ -51,50 +52,99 @@ export interface RunningStage {
   stop(): Promise<void>;
 }
 
-const defaults = { ackWaitMs: 30_000, maxAttempts: 5, retryDelaysMs: [500, 2_000, 8_000, 30_000] };
+/** Signals by which a stage is stopped. */
+export interface Stopping {
+  /** The work in hand shall end. */
+  readonly stopping: AbortSignal;
+  /** Nothing is waited for any longer. */
+  readonly abandoned: AbortSignal;
+}
+
+export const stageDefaults = {
+  ackWaitMs: 30_000,
+  maxAttempts: 5,
+  retryDelaysMs: [500, 2_000, 8_000, 30_000],
+  stopGraceMs: 5_000,
+} as const;
+
 /** The shortest that a server holds a pull open for. Also the longest that stopping an idle stage takes. */
 const pullExpiresMs = 1_000;
+const pauseAfterFailureMs = 500;
 
 /** Starts a stage. It goes on, whatever happens to the broker, until it is stopped. */
-export function startStage(bus: Bus, stage: Stage): RunningStage {
+export function startStage<Input extends DescMessage>(bus: Bus, stage: Stage<Input>): RunningStage {
+  requireToken("stage name", stage.name);
   const stopping = new AbortController();
-  const state = { consuming: false };
-  const done = superviseConsumer(bus, stage, stopping.signal, state);
+  const abandoning = new AbortController();
+  const state = { consuming: false, busy: false };
+  const signals = { stopping: stopping.signal, abandoned: abandoning.signal };
+  const done = supervise(bus, stage as unknown as Stage, signals, state);
   return {
-    consuming: () => state.consuming,
+    consuming: () => state.consuming && bus.connection.connected(),
     stop: async () => {
-      stopping.abort(
-        new AppError("SHUTTING_DOWN", `service ${bus.service} is stopping; the message goes to another instance`),
+      const reason = new AppError(
+        "SHUTTING_DOWN",
+        `service ${bus.service} is stopping; stage ${stage.name} gives its message to another instance`,
       );
+      stopping.abort(reason);
+      const idle = !state.busy && !bus.connection.connected();
+      const graceMs = idle ? 0 : (stage.stopGraceMs ?? stageDefaults.stopGraceMs);
+      const timer = setTimeout(() => abandoning.abort(reason), graceMs);
       await done;
+      clearTimeout(timer);
     },
   };
 }
 
-async function superviseConsumer(
-  bus: Bus,
-  stage: Stage,
-  stopping: AbortSignal,
-  state: { consuming: boolean },
-): Promise<void> {
+interface StageState {
+  consuming: boolean;
+  /** Whether a message is in hand. */
+  busy: boolean;
+}
+
+async function supervise(bus: Bus, stage: Stage, signals: Stopping, state: StageState): Promise<void> {
+  const { stopping } = signals;
   while (!stopping.aborted && !bus.nc.isClosed()) {
     try {
-      const consumer = await ensureConsumer(bus, stage);
-      while (!stopping.aborted) {
-        const message = await consumer.next({ expires: pullExpiresMs });
-        state.consuming = true;
-        if (message !== null) await handleMessage(bus, stage, message, stopping);
-      }
+      await consume(bus, stage, signals, state);
     } catch (thrown) {
       state.consuming = false;
-      bus.logger.warn(
-        { event: "stage.interrupted", stage: stage.name, error: thrown },
-        "consuming was interrupted; going on",
-      );
-      await delay(500, undefined, { signal: stopping }).catch(() => undefined);
+      if (stopping.aborted) break;
+      await recover(bus, stage, thrown);
+      await delay(pauseAfterFailureMs, undefined, { signal: stopping }).catch(() => undefined);
     }
   }
   state.consuming = false;
+}
+
+async function consume(bus: Bus, stage: Stage, signals: Stopping, state: StageState): Promise<void> {
+  const consumer = await orAborted(ensureConsumer(bus, stage), signals.stopping);
+  state.consuming = true;
+  while (!signals.stopping.aborted) {
+    // A pull that is left on stopping could still be given a message; it is waited for, unless the server hangs.
+    const message: JsMsg | null = await orAborted(consumer.next({ expires: pullExpiresMs }), signals.abandoned);
+    if (message === null) continue;
+    state.busy = true;
+    try {
+      await handleMessage(bus, stage, message, signals);
+    } finally {
+      state.busy = false;
+    }
+  }
+}
+
+/** The consumer or its stream may have been deleted; they are made again. Finished work is found by its outcomes. */
+async function recover(bus: Bus, stage: Stage, thrown: unknown): Promise<void> {
+  bus.logger.warn(
+    { event: "stage.interrupted", stage: stage.name, error: thrown },
+    "consuming was interrupted; going on",
+  );
+  if (!isApiError(thrown, JetStreamApiCodes.StreamNotFound)) return;
+  await bus
+    .ensureStreams()
+    .catch((error: unknown) =>
+      bus.logger.error({ event: "stage.stream_missing", stage: stage.name, error }, "no stream"),
+    );
 }
 
 async function ensureConsumer(bus: Bus, stage: Stage): Promise<Consumer> {
@@ -103,127 +153,19 @@ async function ensureConsumer(bus: Bus, stage: Stage): Promise<Consumer> {
     ack_policy: AckPolicy.Explicit,
     deliver_policy: DeliverPolicy.All,
     filter_subject: eventSubject("*", eventTypeOf(stage.consumes).options.name),
-    ack_wait: nanos(stage.ackWaitMs ?? defaults.ackWaitMs),
+    ack_wait: nanos(stage.ackWaitMs ?? stageDefaults.ackWaitMs),
     // Tries are counted by the stage, which can keep the message as a dead letter; the server would only drop it.
     max_deliver: -1,
   };
-  const existing = await bus.jsm.consumers.info(eventStream, stage.name).catch(() => undefined);
-  if (existing === undefined) await bus.jsm.consumers.add(eventStream, config);
-  else if (existing.config.ack_wait !== config.ack_wait || existing.config.filter_subject !== config.filter_subject) {
-    await bus.jsm.consumers.update(eventStream, stage.name, config);
+  try {
+    const { config: found } = await bus.jsm.consumers.info(eventStream, stage.name);
+    if (found.ack_wait !== config.ack_wait || found.filter_subject !== config.filter_subject) {
+      await bus.jsm.consumers.update(eventStream, stage.name, config);
+    }
+  } catch (thrown) {
+    if (!isApiError(thrown, JetStreamApiCodes.ConsumerNotFound)) throw thrown;
+    // Several instances may add it at once: with the same configuration all succeed.
+    await bus.jsm.consumers.add(eventStream, config);
   }
   return bus.js.consumers.get(eventStream, stage.name);
-}
-
-async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, stopping: AbortSignal): Promise<void> {
-  const heartbeat = setInterval(() => message.working(), (stage.ackWaitMs ?? defaults.ackWaitMs) / 3);
-  try {
-    const event = eventFromMessage(message);
-    const template = eventSubject("{run}", eventTypeOf(stage.consumes).options.name);
-    await withProcessSpan({ event, stage: stage.name, template, attempt: message.info.deliveryCount }, () =>
-      handleEvent(bus, stage, event, message, stopping),
-    );
-    // Confirmed, so that the message does not come back; it may all the same, and then its outcome is found.
-    await message.ackAck();
-  } catch (thrown) {
-    await settleFailure(bus, stage, message, AppError.from(thrown));
-  } finally {
-    clearInterval(heartbeat);
-  }
-}
-
-async function handleEvent(
-  bus: Bus,
-  stage: Stage,
-  event: ReceivedEvent,
-  message: JsMsg,
-  stopping: AbortSignal,
-): Promise<void> {
-  const runId = event.correlationId;
-  const attempt = message.info.deliveryCount;
-  const logger = bus.logger.child({ stage: stage.name, attempt });
-  const maxAttempts = stage.maxAttempts ?? defaults.maxAttempts;
-  if (await outcomeExists(bus, stage, event)) {
-    logger.info({ event: "stage.already_done" }, "this message was handled before; nothing to do");
-    return;
-  }
-  if (attempt > maxAttempts) {
-    throw new AppError(
-      "INTERNAL",
-      `stage ${stage.name} did not survive ${maxAttempts} tries of run ${runId}; look for crashes in its log`,
-      { retryable: false },
-    );
-  }
-  await using cancellation = await watchCancellation(bus, runId);
-  const signal = AbortSignal.any([stopping, cancellation.signal]);
-  signal.throwIfAborted();
-  const publish = (outcome: Message, key?: string) =>
-    bus.publish(outcome, { runId, cause: event, signal: stopping, ...(key === undefined ? {} : { key }) });
-  logger.info({ event: "stage.started" }, `${stage.name} begins`);
-  const outcome = await stage.handle(event as ReceivedEvent<MessageShape<DescMessage>>, {
-    runId,
-    attempt,
-    signal,
-    logger,
-    publish,
-  });
-  await publish(outcome);
-  logger.info({ event: "stage.finished", outcome: outcome.$typeName }, `${stage.name} is done`);
-}
-
-/**
- * Whether an earlier delivery of this message got to its end. The stream itself is asked, since the broker forgets
- * message ids after its duplicate window.
- */
-async function outcomeExists(bus: Bus, stage: Stage, event: ReceivedEvent): Promise<boolean> {
-  for (const schema of stage.outcomes) {
-    const subject = eventSubject(event.correlationId, eventTypeOf(schema).options.name);
-    if ((await bus.lastEvent(eventStream, subject))?.causationId === event.id) return true;
-  }
-  return false;
-}
-
-async function settleFailure(bus: Bus, stage: Stage, message: JsMsg, error: AppError): Promise<void> {
-  const attempt = message.info.deliveryCount;
-  const logger = bus.logger.child({ stage: stage.name, attempt, subject: message.subject });
-  if (error.code === "SHUTTING_DOWN") {
-    message.nak();
-    await bus.nc.flush();
-  } else if (error.code === "CANCELLED") {
-    logger.info({ event: "stage.cancelled" }, error.message);
-    await message.ackAck();
-  } else if (error.retryable && attempt < (stage.maxAttempts ?? defaults.maxAttempts)) {
-    const delays = stage.retryDelaysMs ?? defaults.retryDelaysMs;
-    const pauseMs = delays[Math.min(attempt, delays.length) - 1] ?? 1_000;
-    logger.warn({ event: "stage.retry", error, pauseMs }, `try ${attempt} failed; the next follows in ${pauseMs} ms`);
-    message.nak(pauseMs);
-  } else {
-    await giveUp(bus, stage, message, error);
-  }
-}
-
-/** Keeps the message as a dead letter, tells the run, and only then lets go of the message. */
-async function giveUp(bus: Bus, stage: Stage, message: JsMsg, error: AppError): Promise<void> {
-  const attempts = message.info.deliveryCount;
-  const deadLetterSequence = BigInt(await storeDeadLetter(bus, stage.name, message, error));
-  bus.logger.error(
-    { event: "stage.dead_letter", stage: stage.name, subject: message.subject, attempts, error },
-    error.message,
-  );
-  const event = readEvent(message);
-  if (event !== undefined) {
-    const failure = { stage: stage.name, code: error.code, message: error.message, attempts, deadLetterSequence };
-    await bus.publish(create(RunFailedSchema, failure), { runId: event.correlationId, cause: event });
-  }
-  message.term();
-  await bus.nc.flush();
-}
-
-function readEvent(message: JsMsg): ReceivedEvent | undefined {
-  try {
-    return eventFromMessage(message);
-  } catch {
-    // The dead letter keeps the unreadable message; without its attributes there is no run to tell.
-    return undefined;
-  }
 }

@@ -1,3 +1,5 @@
+import { AppError } from "../errors.ts";
+
 /**
  * Names on the broker. A run, a stage or one kind of event is one filter:
  * `millrace.v1.<run id>.>`, `millrace.v1.*.training.>`, `millrace.v1.*.model.trained`.
@@ -20,6 +22,22 @@ export const streamSubjects = {
 /** Subject of an event of a run. `eventName` is "<stage>.<event>"; `"*"` as the run id filters over all runs. */
 export function eventSubject(runId: string, eventName: string): string {
   return `millrace.v1.${runId}.${eventName}`;
+}
+
+/** The run that a subject of the log of runs belongs to. */
+export function runIdFromSubject(subject: string): string {
+  return subject.split(".")[2] ?? "";
+}
+
+/**
+ * Refuses a name that is no single token of a subject: a dot would put the event on another subject, and a wildcard is
+ * stored by the server like any other character.
+ */
+export function requireToken(what: string, value: string): void {
+  if (/^[A-Za-z0-9_-]{1,128}$/.test(value)) return;
+  throw new AppError("INVALID_REQUEST", `"${value}" is no ${what}; use 1 to 128 letters, digits, "-" and "_"`, {
+    details: { [what.replaceAll(" ", "_")]: value },
+  });
 }
 
 /** Every event of a run. */

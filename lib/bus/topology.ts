@@ -6,7 +6,7 @@ import {
   type StreamConfig,
 } from "@nats-io/jetstream";
 import { nanos } from "@nats-io/nats-core";
-import { AppError } from "../errors.ts";
+import { isApiError } from "./broker-errors.ts";
 import { deadLetterStream, eventStream, registryStream, streamSubjects } from "./subjects.ts";
 
 const days = (n: number) => nanos(n * 24 * 60 * 60 * 1000);
@@ -53,19 +53,15 @@ export async function ensureTopology(jsm: JetStreamManager, options: TopologyOpt
   for (const config of streamConfigs(options)) await ensureStream(jsm, config as StreamConfig);
 }
 
+/** "stream name already in use with a different configuration" */
+const nameInUse = 10058;
+
 async function ensureStream(jsm: JetStreamManager, config: StreamConfig): Promise<void> {
   try {
-    // Adding a stream that exists with the same configuration succeeds; with another one it is refused.
+    // Adding a stream that exists with the same configuration succeeds.
     await jsm.streams.add(config);
   } catch (thrown) {
-    const existing = await jsm.streams.info(config.name).catch(() => undefined);
-    if (existing === undefined) {
-      throw new AppError(
-        "BROKER_UNAVAILABLE",
-        `stream ${config.name} could not be created: ${AppError.from(thrown).message}; is JetStream enabled (nats-server -js), and is there space for it?`,
-        { cause: thrown, details: { stream: config.name } },
-      );
-    }
+    if (!isApiError(thrown, nameInUse)) throw thrown;
     await jsm.streams.update(config.name, config);
   }
 }

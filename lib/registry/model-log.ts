@@ -6,7 +6,7 @@ import type {
   ModelVersionRegistered,
 } from "../../gen/millrace/v1/events_pb.ts";
 import { type AliasMove, type Model, ModelSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
-import type { ReceivedEvent } from "../bus/cloud-event.ts";
+import { eventIdFrom, type ReceivedEvent } from "../bus/cloud-event.ts";
 
 /** The alias of the version that answers predictions. */
 export const championAlias = "champion";
@@ -22,15 +22,30 @@ export interface ModelLog {
   readonly aliases: ReadonlyMap<string, number>;
   /** Every move of an alias, oldest first. */
   readonly moves: readonly AliasMove[];
-  /** Version that each change, by the id of its event, was about: a change made twice is found here. */
+  /** Version that each change, by its {@link changeKey}, was about: a change made twice is found here. */
   readonly changes: ReadonlyMap<string, number>;
+  /** The moves among the changes. */
+  readonly movesByChange: ReadonlyMap<string, AliasMove>;
   /** Sequence of the last change; 0 for none. Whoever changes the model names it, and is refused if it is no longer the last. */
   readonly lastSequence: number;
 }
 
 /** A model that nothing is known of. */
 export function emptyModelLog(name: string): ModelLog {
-  return { name, versions: new Map(), aliases: new Map(), moves: [], changes: new Map(), lastSequence: 0 };
+  return {
+    name,
+    versions: new Map(),
+    aliases: new Map(),
+    moves: [],
+    changes: new Map(),
+    movesByChange: new Map(),
+    lastSequence: 0,
+  };
+}
+
+/** Names a change by what led to it and what it changes: the same cause makes the same change once. */
+export function changeKey(causationId: string, typeName: string, alias = championAlias): string {
+  return eventIdFrom(causationId, typeName, alias === championAlias ? "" : alias);
 }
 
 /** The model after one more change. Events that are no change to a model leave it as it is. */
@@ -48,35 +63,37 @@ export function applyChange(log: ModelLog, event: ReceivedEvent): ModelLog {
   }
 }
 
-function register(log: ModelLog, { id, message, time }: ReceivedEvent<ModelVersionRegistered>): ModelLog {
+function register(log: ModelLog, { causationId, message, time }: ReceivedEvent<ModelVersionRegistered>): ModelLog {
   if (message.version === undefined) return log;
   const version = { ...message.version, registeredAt: timestampFromDate(time) };
   return {
     ...log,
     versions: withEntry(log.versions, version.version, version),
-    changes: withEntry(log.changes, id, version.version),
+    changes: withEntry(log.changes, changeKey(causationId, message.$typeName), version.version),
   };
 }
 
-function evaluate(log: ModelLog, { id, message }: ReceivedEvent<ModelVersionEvaluated>): ModelLog {
+function evaluate(log: ModelLog, { causationId, message }: ReceivedEvent<ModelVersionEvaluated>): ModelLog {
   const version = log.versions.get(message.version);
   if (version === undefined || message.report === undefined) return log;
   const evaluated = { ...version, evaluation: message.report };
   return {
     ...log,
     versions: withEntry(log.versions, message.version, evaluated),
-    changes: withEntry(log.changes, id, message.version),
+    changes: withEntry(log.changes, changeKey(causationId, message.$typeName), message.version),
   };
 }
 
-function moveAlias(log: ModelLog, { id, message, time }: ReceivedEvent<ModelAliasMoved>): ModelLog {
+function moveAlias(log: ModelLog, { causationId, message, time }: ReceivedEvent<ModelAliasMoved>): ModelLog {
   if (message.move === undefined) return log;
   const move = { ...message.move, movedAt: timestampFromDate(time) };
+  const key = changeKey(causationId, message.$typeName, move.alias);
   return {
     ...log,
     aliases: withEntry(log.aliases, move.alias, move.version),
     moves: [...log.moves, move],
-    changes: withEntry(log.changes, id, move.version),
+    changes: withEntry(log.changes, key, move.version),
+    movesByChange: withEntry(log.movesByChange, key, move),
   };
 }
 

@@ -7,12 +7,10 @@ import {
 } from "../../gen/millrace/v1/events_pb.ts";
 import type { AliasMove, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import type { Bus } from "../bus/bus.ts";
-import { type CloudEventAttributes, eventIdFrom } from "../bus/cloud-event.ts";
-import { eventTypeOf } from "../bus/event-types.ts";
-import { followEvents } from "../bus/follow.ts";
-import { registryStream, registrySubject } from "../bus/subjects.ts";
+import type { CloudEventAttributes } from "../bus/cloud-event.ts";
 import { AppError } from "../errors.ts";
-import { applyChange, championAlias, emptyModelLog, type ModelLog } from "./model-log.ts";
+import { championAlias, changeKey, type ModelLog } from "./model-log.ts";
+import { createModelReader, type ModelReader } from "./model-reader.ts";
 
 /**
  * Models, their versions and aliases. The state of a model is the replay of its log; each change is appended by
@@ -24,7 +22,7 @@ export interface Registry {
   read(modelName: string): Promise<ModelLog>;
   /** Adds a version, numbered after the last, and returns it with its number. */
   register(version: NewVersion, origin: ChangeOrigin): Promise<ModelVersion>;
-  /** Notes what was measured. */
+  /** Notes what was measured. MODEL_NOT_FOUND if there is no such version. */
   recordEvaluation(modelName: string, version: number, report: EvaluationReport, origin: ChangeOrigin): Promise<void>;
   /** Moves an alias. CONFLICT if it no longer names `expectedVersion`; MODEL_NOT_FOUND if there is no such version. */
   moveAlias(move: NewMove, origin: ChangeOrigin): Promise<AliasMove>;
@@ -43,7 +41,7 @@ export interface NewMove {
   readonly reason: string;
 }
 
-/** Who makes a change: the same origin makes the same change only once. */
+/** Who makes a change: the same origin makes the same change to a model only once. */
 export interface ChangeOrigin {
   /** Run in which it is made; empty for a person's request. */
   readonly runId: string;
@@ -54,113 +52,101 @@ export interface ChangeOrigin {
 
 /** The registry on the broker's log. */
 export function createRegistry(bus: Bus): Registry {
+  const reader = createModelReader(bus);
   return {
-    read: (modelName) => readModel(bus, modelName),
+    read: (modelName) => reader.read(modelName),
     register: async (version, origin) => {
-      const log = await change(bus, version.name, ModelVersionRegisteredSchema.typeName, origin, (current) =>
-        create(ModelVersionRegisteredSchema, {
-          version: { ...version, version: Math.max(0, ...current.versions.keys()) + 1 },
-        }),
-      );
-      return changed(log, origin, ModelVersionRegisteredSchema.typeName);
+      const key = changeId(origin, ModelVersionRegisteredSchema.typeName);
+      const decide = (log: ModelLog) =>
+        create(ModelVersionRegisteredSchema, { version: { ...version, version: latestVersion(log) + 1 } });
+      const log = await change({ bus, reader, modelName: version.name, origin, key, decide });
+      return requireVersion(log, log.changes.get(key) ?? 0);
     },
     recordEvaluation: async (modelName, version, report, origin) => {
-      await change(bus, modelName, ModelVersionEvaluatedSchema.typeName, origin, (current) => {
-        requireVersion(current, version);
+      const key = changeId(origin, ModelVersionEvaluatedSchema.typeName);
+      const decide = (log: ModelLog) => {
+        requireVersion(log, version);
         return create(ModelVersionEvaluatedSchema, { version, report });
-      });
+      };
+      await change({ bus, reader, modelName, origin, key, decide });
     },
     moveAlias: async (move, origin) => {
-      const log = await change(bus, move.modelName, ModelAliasMovedSchema.typeName, origin, (current) =>
-        aliasMoved(current, move, origin.runId),
-      );
-      const made = log.moves.findLast(
-        ({ version, alias }) => version === move.version && alias === (move.alias ?? championAlias),
-      );
-      if (made === undefined)
-        throw new AppError("INTERNAL", `the move of ${move.modelName} to version ${move.version} is not in its log`);
-      return made;
+      const { modelName, alias = championAlias } = move;
+      const key = changeId(origin, ModelAliasMovedSchema.typeName, alias);
+      const decide = (log: ModelLog) => aliasMoved(log, { ...move, alias }, origin.runId);
+      const log = await change({ bus, reader, modelName, origin, key, decide });
+      return requireMove(log, key);
     },
   };
 }
 
-/** The id that a change from this origin has in the log. */
-export function changeId(origin: Pick<ChangeOrigin, "cause">, typeName: string): string {
-  return eventIdFrom(origin.cause.id, eventTypeOf(typeName).options.name);
+/** The key under which a change from this origin is found in the `changes` of the model's log. */
+export function changeId(origin: Pick<ChangeOrigin, "cause">, typeName: string, alias = championAlias): string {
+  return changeKey(origin.cause.id, typeName, alias);
 }
 
-async function readModel(bus: Bus, modelName: string): Promise<ModelLog> {
-  const caughtUp = new AbortController();
-  let log = emptyModelLog(modelName);
-  await followEvents(bus, {
-    stream: registryStream,
-    filter: registrySubject(modelName),
-    onEvent: (event) => {
-      log = applyChange(log, event);
-    },
-    onCaughtUp: () => caughtUp.abort(),
-    signal: caughtUp.signal,
-  });
-  return log;
+interface Change {
+  readonly bus: Bus;
+  readonly reader: ModelReader;
+  readonly modelName: string;
+  readonly origin: ChangeOrigin;
+  readonly key: string;
+  /** What to append to a log; throws if nothing may be. */
+  readonly decide: (log: ModelLog) => Message;
 }
 
 /** Appends what `decide` makes of the current log, unless it is there already; decides anew when somebody else was quicker. */
-async function change(
-  bus: Bus,
-  modelName: string,
-  typeName: string,
-  origin: ChangeOrigin,
-  decide: (log: ModelLog) => Message,
-): Promise<ModelLog> {
+async function change({ bus, reader, modelName, origin, key, decide }: Change): Promise<ModelLog> {
+  const { runId, cause, signal } = origin;
   for (;;) {
-    origin.signal?.throwIfAborted();
-    const log = await readModel(bus, modelName);
-    if (log.changes.has(changeId(origin, typeName))) return log;
+    signal?.throwIfAborted();
+    const log = await reader.read(modelName, signal);
+    if (log.changes.has(key)) return log;
+    const options = { runId, cause, modelName, expectedLastSequence: log.lastSequence, ...(signal && { signal }) };
     try {
-      await bus.publish(decide(log), { ...origin, modelName, expectedLastSequence: log.lastSequence });
-      return await readModel(bus, modelName);
+      // The broker drops repeated ids within a whole stream: the same cause may change several models.
+      await bus.publish(decide(log), { ...options, key: `${modelName} ${key}` });
     } catch (thrown) {
-      if (
-        AppError.from(thrown).code !== "CONFLICT" ||
-        log.lastSequence === (await readModel(bus, modelName)).lastSequence
-      )
+      if (AppError.from(thrown).code !== "CONFLICT") throw thrown;
+      const newer = await reader.read(modelName, signal);
+      // Refused although nothing is newer: either the decision itself is a conflict, or what was read is of no use.
+      if (newer.lastSequence === log.lastSequence) {
+        reader.forget(modelName);
         throw thrown;
+      }
     }
   }
 }
 
-function changed(log: ModelLog, origin: ChangeOrigin, typeName: string): ModelVersion {
-  return requireVersion(log, log.changes.get(changeId(origin, typeName)) ?? 0);
+function latestVersion(log: ModelLog): number {
+  return Math.max(0, ...log.versions.keys());
 }
 
 function requireVersion(log: ModelLog, version: number): ModelVersion {
   const found = log.versions.get(version);
-  if (found === undefined) {
-    throw new AppError(
-      "MODEL_NOT_FOUND",
-      `model ${log.name} has no version ${version}; it has ${[...log.versions.keys()].join(", ") || "none"}`,
-      {
-        details: { model: log.name, version: String(version) },
-      },
-    );
-  }
-  return found;
+  if (found !== undefined) return found;
+  const known = [...log.versions.keys()].join(", ") || "none";
+  throw new AppError("MODEL_NOT_FOUND", `model ${log.name} has no version ${version}; it has ${known}`, {
+    details: { model: log.name, version: String(version) },
+  });
 }
 
-function aliasMoved(
-  log: ModelLog,
-  { alias = championAlias, version, expectedVersion, reason }: NewMove,
-  runId: string,
-): Message {
+function requireMove(log: ModelLog, key: string): AliasMove {
+  const move = log.movesByChange.get(key);
+  if (move !== undefined) return move;
+  throw new AppError("INTERNAL", `the move of an alias that was stored is not in the log of model ${log.name}`);
+}
+
+function aliasMoved(log: ModelLog, move: NewMove & { readonly alias: string }, runId: string): Message {
+  const { alias, version, expectedVersion, reason } = move;
   requireVersion(log, version);
   const previousVersion = log.aliases.get(alias) ?? 0;
   if (expectedVersion !== undefined && expectedVersion !== previousVersion) {
+    const now = previousVersion === 0 ? "names no version" : `names version ${previousVersion}`;
     throw new AppError(
       "CONFLICT",
-      `alias ${alias} of model ${log.name} names version ${previousVersion}, not ${expectedVersion}; look again and decide anew`,
-      {
-        details: { model: log.name, alias, version: String(previousVersion) },
-      },
+      `alias ${alias} of model ${log.name} ${now}, not ${expectedVersion}; look again and decide anew`,
+      { details: { model: log.name, alias, version: String(previousVersion) } },
     );
   }
   return create(ModelAliasMovedSchema, { move: { name: log.name, alias, version, previousVersion, reason, runId } });

@@ -1,0 +1,100 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { NatsConnection } from "@nats-io/nats-core";
+import { connect } from "@nats-io/transport-node";
+import { AppError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+
+export interface ConnectionOptions {
+  /** Server, such as "nats://127.0.0.1:4222", or several separated by commas. */
+  readonly url: string;
+  /** Name of this service, shown by the server's monitoring. */
+  readonly service: string;
+  readonly logger: Logger;
+}
+
+/** A connection that is made again, without end, whenever it is lost. */
+export interface Connection {
+  readonly nc: NatsConnection;
+  /** Whether there is a connection at this moment. */
+  connected(): boolean;
+  /** Calls back after each reconnection: whatever was under way before it is lost. Returns a function that ends this. */
+  onReconnect(listener: () => void): () => void;
+  /** Sends what is waiting and closes; takes 2 s at most, whatever the server does. */
+  close(): Promise<void>;
+}
+
+/** Pause between two attempts to reconnect, and a random part on top, so that services do not come back in step. */
+const reconnectPauseMs = 250;
+/** A server that is silent for three of these is given up, well before a publication is. */
+const pingIntervalMs = 10_000;
+const closeTimeoutMs = 2_000;
+
+/** Connects. BROKER_UNAVAILABLE if no server answers now. */
+export async function openConnection(options: ConnectionOptions): Promise<Connection> {
+  const nc = await connectTo(options);
+  const listeners = new Set<() => void>();
+  const state = { connected: true };
+  void watch(nc, options.logger, state, listeners);
+  return {
+    nc,
+    connected: () => state.connected && !nc.isClosed(),
+    onReconnect: (listener) => {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    close: () => close(nc, state.connected),
+  };
+}
+
+async function connectTo({ url, service }: ConnectionOptions): Promise<NatsConnection> {
+  try {
+    return await connect({
+      servers: url.split(",").map((server) => server.trim()),
+      name: `millrace-${service}`,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: reconnectPauseMs,
+      reconnectJitter: reconnectPauseMs,
+      pingInterval: pingIntervalMs,
+      // Capturing a stack for each request halves the rate of windowed publishing.
+      noAsyncTraces: true,
+    });
+  } catch (cause) {
+    throw new AppError(
+      "BROKER_UNAVAILABLE",
+      `no NATS server answers at ${url}; start one with JetStream (nats-server -js) or set MILLRACE_NATS_URL`,
+      { cause, details: { url } },
+    );
+  }
+}
+
+async function watch(
+  nc: NatsConnection,
+  logger: Logger,
+  state: { connected: boolean },
+  listeners: ReadonlySet<() => void>,
+): Promise<void> {
+  for await (const status of nc.status()) {
+    if (status.type === "error") {
+      logger.warn({ event: "broker.error", error: status.error }, "the NATS server reports an error");
+    } else if (status.type === "disconnect") {
+      state.connected = false;
+      logger.warn({ event: "broker.disconnected" }, "the connection to NATS is lost; reconnecting");
+    } else if (status.type === "reconnect") {
+      state.connected = true;
+      logger.info({ event: "broker.reconnected" }, "the connection to NATS is back");
+      for (const listener of [...listeners]) listener();
+    }
+  }
+  state.connected = false;
+}
+
+async function close(nc: NatsConnection, connected: boolean): Promise<void> {
+  if (connected && !nc.isClosed()) {
+    const given = new AbortController();
+    // Draining waits for the server's answer, which never comes from one that hangs.
+    const limit = delay(closeTimeoutMs, undefined, { signal: given.signal }).catch(() => undefined);
+    await Promise.race([nc.drain().catch(() => undefined), limit]);
+    given.abort();
+  }
+  await nc.close();
+}

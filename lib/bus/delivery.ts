@@ -1,0 +1,135 @@
+import type { DescMessage, Message, MessageShape } from "@bufbuild/protobuf";
+import type { JsMsg } from "@nats-io/jetstream";
+import type { RunFailed } from "../../gen/millrace/v1/events_pb.ts";
+import { RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import { AppError } from "../errors.ts";
+import { orAborted } from "./abort.ts";
+import type { Bus } from "./bus.ts";
+import { watchCancellation } from "./cancellation.ts";
+import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
+import { eventTypeOf } from "./event-types.ts";
+import { type Settlement, settle, settlementFor } from "./settlement.ts";
+import { type Stage, type Stopping, stageDefaults } from "./stage.ts";
+import { eventStream, eventSubject, runIdFromSubject } from "./subjects.ts";
+import { withProcessSpan } from "./tracing.ts";
+
+/** Handles one message of a stage from its delivery to its settlement. */
+export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): Promise<void> {
+  const { ackWaitMs, maxAttempts, retryDelaysMs } = { ...stageDefaults, ...stage };
+  const attempt = message.info.deliveryCount;
+  // The client sends no more of these once the message is settled.
+  const heartbeat = setInterval(() => message.working(), ackWaitMs / 3);
+  try {
+    const settlement = await work(bus, stage, message, signals).catch((thrown: unknown) =>
+      settlementFor(AppError.from(thrown), { attempt, maxAttempts, retryDelaysMs }),
+    );
+    if (settlement.kind === "acknowledge") clearInterval(heartbeat);
+    await settle({ bus, stage: stage.name, message, abandoned: signals.abandoned }, settlement);
+  } finally {
+    clearInterval(heartbeat);
+  }
+}
+
+async function work(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): Promise<Settlement> {
+  const event = eventFromMessage(message);
+  if (event.message.$typeName !== stage.consumes.typeName) {
+    throw new AppError(
+      "EVENT_INVALID",
+      `event ${event.id} on ${event.subject} is a ${event.message.$typeName}, but stage ${stage.name} consumes ${stage.consumes.typeName}`,
+      { details: { event: event.id, type: event.message.$typeName } },
+    );
+  }
+  const template = eventSubject("{run}", eventTypeOf(stage.consumes).options.name);
+  const attempt = message.info.deliveryCount;
+  const delivery = { bus, stage, event, attempt, runId: runIdFromSubject(message.subject), ...signals };
+  await withProcessSpan({ event, stage: stage.name, template, attempt }, () => handleEvent(delivery));
+  return { kind: "acknowledge" };
+}
+
+interface Delivery extends Stopping {
+  readonly bus: Bus;
+  readonly stage: Stage;
+  readonly event: ReceivedEvent;
+  readonly attempt: number;
+  readonly runId: string;
+}
+
+async function handleEvent(delivery: Delivery): Promise<void> {
+  const { bus, stage, event, attempt, runId, stopping, abandoned } = delivery;
+  const logger = bus.logger.child({ stage: stage.name, attempt });
+  if (await settledBefore(delivery)) {
+    logger.info({ event: "stage.already_done" }, "this message was handled before; nothing to do");
+    return;
+  }
+  const maxAttempts = stage.maxAttempts ?? stageDefaults.maxAttempts;
+  if (attempt > maxAttempts) {
+    throw new AppError(
+      "INTERNAL",
+      `stage ${stage.name} did not survive ${maxAttempts} tries of run ${runId}; look for crashes in its log`,
+      { retryable: false, details: { runId, stage: stage.name } },
+    );
+  }
+  using cancellation = await watchCancellation(bus, runId, stopping);
+  const signal = AbortSignal.any([stopping, cancellation.signal]);
+  signal.throwIfAborted();
+  logger.info({ event: "stage.started" }, `${stage.name} begins`);
+  const publish = (message: Message, until: AbortSignal, key = "") =>
+    bus.publish(message, { runId, cause: event, key, patient: true, signal: until });
+  const context = { runId, attempt, signal, logger };
+  const outcome = await runHandler(delivery, {
+    ...context,
+    publish: (message: Message, key?: string) => publish(message, signal, key),
+  });
+  cancellation.signal.throwIfAborted();
+  // A service that stops still stores what is finished, as long as that takes no longer than its grace.
+  await publish(outcome, AbortSignal.any([abandoned, cancellation.signal]));
+  logger.info({ event: "stage.finished", outcome: outcome.$typeName }, `${stage.name} is done`);
+}
+
+async function runHandler({ stage, event, abandoned }: Delivery, context: Parameters<Stage["handle"]>[1]) {
+  let outcome: Message;
+  try {
+    outcome = await orAborted(stage.handle(event as ReceivedEvent<MessageShape<DescMessage>>, context), abandoned);
+  } catch (thrown) {
+    // Whoever interrupted the work says why, whatever the handler made of it.
+    context.signal.throwIfAborted();
+    throw failureOf(thrown);
+  }
+  if (stage.outcomes.some(({ typeName }) => typeName === outcome.$typeName)) return outcome;
+  throw new AppError(
+    "INTERNAL",
+    `stage ${stage.name} ended with a ${outcome.$typeName}, which is not among its outcomes; declare it there`,
+    { retryable: false, details: { stage: stage.name } },
+  );
+}
+
+/** A call that the handler made may have been cancelled at its other end: no reason to drop the message. */
+function failureOf(thrown: unknown): AppError {
+  const error = AppError.from(thrown);
+  if (error.code !== "CANCELLED" && error.code !== "SHUTTING_DOWN") return error;
+  return new AppError("INTERNAL", error.message, { cause: thrown, retryable: true });
+}
+
+/**
+ * Whether an earlier delivery of this message got to its end. The stream itself is asked, since the broker forgets
+ * message ids after its duplicate window, and a consumer that was made anew delivers everything again.
+ */
+async function settledBefore(delivery: Delivery): Promise<boolean> {
+  const { stage, event } = delivery;
+  for (const schema of stage.outcomes) {
+    if ((await lastOf(delivery, schema))?.causationId === event.id) return true;
+  }
+  const failure = (await lastOf(delivery, RunFailedSchema)) as ReceivedEvent<RunFailed> | undefined;
+  // A failure that was stored before this message is about an earlier copy of it: this one was sent to be tried again.
+  return failure?.causationId === event.id && failure.message.stage === stage.name && failure.sequence > event.sequence;
+}
+
+async function lastOf({ bus, runId, stopping }: Delivery, schema: DescMessage): Promise<ReceivedEvent | undefined> {
+  try {
+    return await bus.lastEvent(eventStream, eventSubject(runId, eventTypeOf(schema).options.name), stopping);
+  } catch (thrown) {
+    // Something else on that subject is nobody's outcome.
+    if (AppError.from(thrown).code === "EVENT_INVALID") return undefined;
+    throw thrown;
+  }
+}

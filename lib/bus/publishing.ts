@@ -1,0 +1,90 @@
+import { type Message, toBinary } from "@bufbuild/protobuf";
+import { AppError } from "../errors.ts";
+import { tryTimeoutMs } from "./asking.ts";
+import type { Bus, Published, PublishOptions } from "./bus.ts";
+import { type CloudEventAttributes, eventIdFrom, headersFromEvent } from "./cloud-event.ts";
+import { eventTypeOf } from "./event-types.ts";
+import { eventStream, eventSubject, registryStream, registrySubject, requireToken } from "./subjects.ts";
+import { injectTrace, originTraceparent, withSendSpan } from "./tracing.ts";
+
+interface Route {
+  readonly stream: string;
+  readonly subject: string;
+  /** The subject with names in place of ids. */
+  readonly template: string;
+}
+
+function routeOf(name: string, registry: boolean, { runId, modelName = "" }: PublishOptions): Route {
+  if (registry) {
+    requireToken("model name", modelName);
+    return { stream: registryStream, subject: registrySubject(modelName), template: registrySubject("{model}") };
+  }
+  requireToken("run id", runId);
+  return { stream: eventStream, subject: eventSubject(runId, name), template: eventSubject("{run}", name) };
+}
+
+/** Publishes one event; see {@link Bus.publish}. */
+export async function publishEvent(bus: Bus, message: Message, options: PublishOptions): Promise<Published> {
+  const { schema, options: type } = eventTypeOf(message);
+  const route = routeOf(type.name, type.registry, options);
+  const { runId, cause, key, expectedLastSequence, signal, patient = false } = options;
+  const id = eventIdFrom(cause?.id ?? runId, type.name, key);
+  const payload = toBinary(schema, message);
+  const sent = { ...route, id, type: message.$typeName, source: bus.service };
+  return withSendSpan(sent, async () => {
+    const event: CloudEventAttributes = {
+      id,
+      source: bus.service,
+      type: message.$typeName,
+      time: new Date(),
+      correlationId: runId,
+      causationId: cause?.id ?? "",
+      originTraceparent: cause?.originTraceparent || originTraceparent(),
+    };
+    const expect = {
+      streamName: route.stream,
+      ...(expectedLastSequence === undefined ? {} : { lastSubjectSequence: expectedLastSequence }),
+    };
+    const publishOnce = () => {
+      const headers = headersFromEvent(event);
+      injectTrace(headers);
+      return bus.js.publish(route.subject, payload, { msgID: id, headers, timeout: tryTimeoutMs, expect });
+    };
+    const failure = `event ${type.name} on ${route.subject} could not be stored in ${route.stream}`;
+    const details = { subject: route.subject, stream: route.stream, event: id };
+    const { seq, duplicate } = await bus.ask(publishOnce, { failure, details, signal, patient });
+    return { id, sequence: seq, duplicate };
+  });
+}
+
+/** Publishes many events; see {@link Bus.publishAll}. */
+export async function publishEvents(
+  bus: Bus,
+  events: Iterable<readonly [Message, PublishOptions]>,
+  window: number,
+): Promise<Published[]> {
+  if (!(window >= 1))
+    throw new AppError("INVALID_REQUEST", `a window of ${window} events lets none through; use 1 or more`);
+  const results: Promise<Published>[] = [];
+  const inFlight = new Set<Promise<void>>();
+  let failed = false;
+  try {
+    for (const [message, options] of events) {
+      const result = bus.publish(message, options);
+      results.push(result);
+      const settled: Promise<void> = result.then(
+        () => void inFlight.delete(settled),
+        () => {
+          failed = true;
+          inFlight.delete(settled);
+        },
+      );
+      inFlight.add(settled);
+      if (inFlight.size >= window) await Promise.race(inFlight);
+      if (failed) break;
+    }
+  } finally {
+    await Promise.all(inFlight);
+  }
+  return Promise.all(results);
+}
