@@ -40,7 +40,7 @@ function address(service: ServiceName) {
     .string()
     .regex(/^[^\s/]+:\d+$/)
     .default(`127.0.0.1:${servicePorts[service]}`)
-    .describe(`host:port of the ${service} service; several, separated by commas, are called in turn`);
+    .describe(`the host:port of the ${service} service; several, separated by commas, are called in turn`);
 }
 
 function sharedSettings(service: ServiceName) {
@@ -49,43 +49,43 @@ function sharedSettings(service: ServiceName) {
       .string()
       .regex(/^(nats|tls|ws|wss):\/\/\S+$/)
       .default("nats://127.0.0.1:4222")
-      .describe("address of nats-server, such as nats://127.0.0.1:4222; several are separated by commas"),
+      .describe("the address of nats-server, such as nats://127.0.0.1:4222; several are separated by commas"),
     artifacts: z
       .string()
       .regex(/^(file|nats):\S+$/)
       .default("file:.millrace/artifacts")
-      .describe("where artifacts are kept: file:FOLDER or nats://BUCKET"),
-    host: z.string().default("127.0.0.1").describe("address to listen on"),
+      .describe("file:FOLDER or nats://BUCKET, where artifacts are kept"),
+    host: z.string().default("127.0.0.1").describe("an address to listen on"),
     port: z.coerce
       .number()
       .int()
       .min(0)
       .max(65_535)
       .default(servicePorts[service])
-      .describe("port to listen on, 0 to 65535; 0 takes a free one"),
+      .describe("a port to listen on, 0 to 65535; 0 takes a free one"),
     corsOrigins: z
       .string()
       .default("")
       .transform((list) => list.split(",").flatMap((origin) => origin.trim() || []))
-      .describe("origins of web pages that may call, separated by commas, such as https://console.example.org"),
+      .describe("the origins of web pages that may call, separated by commas, such as https://console.example.org"),
     replicas: z.coerce
       .number()
       .int()
       .min(1)
       .max(5)
       .default(1)
-      .describe("copies that JetStream keeps of each stream, 1 to 5; at most the number of servers"),
+      .describe("the number of copies that JetStream keeps of each stream, 1 to 5; at most the number of servers"),
     shutdownGraceMs: z.coerce
       .number()
       .int()
       .min(0)
       .default(10_000)
-      .describe("milliseconds that work under way may take to end after a stop is asked for"),
-    traceDir: z.string().optional().describe("folder for traces as OTLP JSON lines"),
+      .describe("the milliseconds that work under way may take to end when the service stops"),
+    traceDir: z.string().optional().describe("a folder for traces as OTLP JSON lines"),
     logLevel: z
       .enum(logLevels)
       .default("info")
-      .describe(`least severe log level that is written: ${logLevels.join(", ")}`),
+      .describe(`the least severe level that is written: ${logLevels.join(", ")}`),
     pipelineAddress: address("pipeline"),
     ingestionAddress: address("ingestion"),
     trainingAddress: address("training"),

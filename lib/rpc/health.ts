@@ -74,13 +74,15 @@ export function createHealth(): Health {
       list: () => ({ statuses: Object.fromEntries([...statuses].map(([name, status]) => [name, { status }])) }),
       async *watch({ service }, { signal }) {
         let last: ServingStatus | undefined;
-        while (!signal.aborted) {
+        for (;;) {
           const status = statuses.get(service) ?? ServingStatus.SERVICE_UNKNOWN;
-          if (status === last) {
-            await change(signal);
-          } else {
+          if (status !== last) {
             last = status;
             yield { status };
+          } else if (signal.aborted) {
+            return;
+          } else {
+            await change(signal);
           }
         }
       },

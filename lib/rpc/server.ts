@@ -1,10 +1,17 @@
 import type { DescService } from "@bufbuild/protobuf";
-import type { ConnectRouter, ConnectRouterOptions, Interceptor, ServiceImpl } from "@connectrpc/connect";
-import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
+import {
+  type ConnectRouter,
+  type ConnectRouterOptions,
+  createConnectRouter,
+  type Interceptor,
+  type ServiceImpl,
+} from "@connectrpc/connect";
+import { compressionGzip } from "@connectrpc/connect-node";
 import { createValidateInterceptor } from "@connectrpc/validate";
 import { Health as HealthService } from "../../gen/grpc/health/v1/health_pb.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { createAdapter } from "./adapter.ts";
 import { createCors } from "./cors.ts";
 import type { Health } from "./health.ts";
 import { observeCalls } from "./observe.ts";
@@ -106,30 +113,24 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
 
 function createHandler(options: RpcServerOptions, limits: RpcLimits, draining: AbortSignal): HttpHandler {
   const { services, health, logger, corsOrigins = [], fallback = notFound } = options;
-  const answerPreflight = createCors(corsOrigins);
-  const setDeadline = createDefaultDeadline(services, limits.defaultDeadlineMs);
-  const handleRpc = connectNodeAdapter({
-    routes: (router) => registerAll(router, services, health, logger, draining),
+  const router = createConnectRouter({
     readMaxBytes: limits.maxMessageBytes,
     maxTimeoutMs: limits.maxDeadlineMs,
     // Requests may be compressed. Answers are not: brotli at its default quality takes seconds of CPU for one image.
     acceptCompression: [compressionGzip],
     compressMinBytes: Number.MAX_SAFE_INTEGER,
+  });
+  registerAll(router, services, health, logger, draining);
+  const answerPreflight = createCors(corsOrigins);
+  const handleRpc = createAdapter(router, {
+    logger,
+    defaultDeadlineMs: limits.defaultDeadlineMs,
     fallback: (request, response) => {
       if (!answerProbe(request, response, health)) fallback(request, response);
     },
   });
   return (request, response) => {
-    try {
-      if (answerPreflight(request, response)) return;
-      setDeadline(request);
-      handleRpc(request, response);
-    } catch (error) {
-      // The adapter throws at a request without a usable Host or :authority.
-      logger.debug({ event: "rpc.malformed", error }, "request refused");
-      if (!response.headersSent) response.writeHead(400);
-      response.end();
-    }
+    if (!answerPreflight(request, response)) handleRpc(request, response);
   };
 }
 
@@ -147,22 +148,6 @@ function registerAll(
   router.service(HealthService, health.implementation, ends);
   const described = [...services.map(({ service }) => service), HealthService];
   registerReflection(router, described, ends);
-}
-
-/** Sets the deadline of unary calls that have none, in the header of the caller's protocol. */
-function createDefaultDeadline(services: readonly RpcService[], deadlineMs: number): (request: HttpRequest) => void {
-  const unaryPaths = new Set(
-    services.flatMap(({ service }) =>
-      service.methods
-        .filter(({ methodKind }) => methodKind === "unary")
-        .map(({ name }) => `/${service.typeName}/${name}`),
-    ),
-  );
-  return ({ url = "", headers }) => {
-    if (!unaryPaths.has(url.split("?", 1)[0] ?? "")) return;
-    if (headers["content-type"]?.startsWith("application/grpc")) headers["grpc-timeout"] ??= `${deadlineMs}m`;
-    else headers["connect-timeout-ms"] ??= String(deadlineMs);
-  };
 }
 
 function answerProbe({ method, url }: HttpRequest, response: HttpResponse, health: Health): boolean {

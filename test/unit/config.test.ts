@@ -1,0 +1,82 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { z } from "zod";
+import { defineConfig, describeConfig, loadConfig } from "../../lib/config.ts";
+import { AppError } from "../../lib/errors.ts";
+
+const schema = defineConfig("training", {
+  threads: z.coerce.number().int().min(1).default(2).describe("a number of threads, at least 1"),
+  hubToken: z.string().default(""),
+});
+
+function problemsOf(env: NodeJS.ProcessEnv): string[] {
+  try {
+    loadConfig(schema, env);
+  } catch (error) {
+    assert.ok(error instanceof AppError && error.code === "CONFIGURATION_INVALID");
+    return error.message
+      .split("\n")
+      .slice(1)
+      .map((line) => line.trim());
+  }
+  return [];
+}
+
+test("an empty environment gives the defaults", () => {
+  const config = loadConfig(schema, {});
+  assert.equal(config.natsUrl, "nats://127.0.0.1:4222");
+  assert.equal(config.artifacts, "file:.millrace/artifacts");
+  assert.deepEqual([config.host, config.port, config.predictionAddress], ["127.0.0.1", 7402, "127.0.0.1:7404"]);
+  assert.equal(config.threads, 2);
+});
+
+test("a service's own variable counts before the shared one, and an empty one counts as not set", () => {
+  const env = { MILLRACE_TRAINING_PORT: "0", MILLRACE_PORT: "80", LOG_LEVEL: "warn", MILLRACE_TRAINING_LOG_LEVEL: "" };
+  const config = loadConfig(schema, env);
+  assert.deepEqual([config.port, config.logLevel], [0, "warn"]);
+});
+
+test("every problem is told at once, with the variable, its value and what is expected", () => {
+  assert.deepEqual(problemsOf({ MILLRACE_PORT: "http", LOG_LEVEL: "loud", MILLRACE_TRAINING_THREADS: "0" }), [
+    'MILLRACE_PORT is "http"; expected a port to listen on, 0 to 65535; 0 takes a free one',
+    'LOG_LEVEL is "loud"; expected the least severe level that is written: trace, debug, info, warn, error, fatal, silent',
+    'MILLRACE_TRAINING_THREADS is "0"; expected a number of threads, at least 1',
+  ]);
+});
+
+test("an unknown variable is refused, with the one that was probably meant", () => {
+  assert.deepEqual(
+    problemsOf({ MILLRACE_NAT_URL: "nats://x", MILLRACE_TRAINING_THREDS: "2", MILLRACE_COLOUR: "red" }),
+    [
+      "MILLRACE_NAT_URL is not a setting; did you mean MILLRACE_NATS_URL?",
+      "MILLRACE_TRAINING_THREDS is not a setting; did you mean MILLRACE_TRAINING_THREADS?",
+      "MILLRACE_COLOUR is not a setting; unset it",
+    ],
+  );
+});
+
+test("one environment can start every service: the settings of the others are left to them", () => {
+  assert.deepEqual(
+    problemsOf({
+      MILLRACE_PREDICTION_PORT: "x",
+      MILLRACE_INGESTION_ANYTHING: "x",
+      MILLRACE_CLI_COLOUR: "x",
+      PATH: "/bin",
+    }),
+    [],
+  );
+});
+
+test("the configuration is frozen", () => {
+  assert.ok(Object.isFrozen(loadConfig(schema, {})));
+});
+
+test("secrets and the credentials inside addresses are masked, in the description and in problems", () => {
+  const config = loadConfig(schema, {
+    MILLRACE_NATS_URL: "nats://me:swordfish@nats:4222",
+    MILLRACE_TRAINING_HUB_TOKEN: "swordfish",
+  });
+  const described = describeConfig(config);
+  assert.deepEqual([described.natsUrl, described.hubToken], ["nats://***@nats:4222", "***"]);
+  assert.doesNotMatch(problemsOf({ MILLRACE_ARTIFACTS: "http://me:swordfish@host" }).join(), /swordfish/);
+});
