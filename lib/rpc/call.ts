@@ -22,12 +22,13 @@ export interface Callable {
   readonly traced: boolean;
 }
 
-type Request = MessageInitShape<DescMethod["input"]>;
+/** The fields of a request message. */
+export type CallRequest = MessageInitShape<DescMethod["input"]>;
 
 const metadataSetter: TextMapSetter<Metadata> = { set: (metadata, key, value) => metadata.set(key, value) };
 
 /** Makes a unary call. Rejects with an AppError. */
-export async function callUnary(callable: Callable, request: Request, options: CallOptions): Promise<Message> {
+export async function callUnary(callable: Callable, request: CallRequest, options: CallOptions): Promise<Message> {
   const { span, metadata } = beginCall(callable);
   try {
     const response = await sendUnary(callable, request, metadata, options);
@@ -41,7 +42,11 @@ export async function callUnary(callable: Callable, request: Request, options: C
 }
 
 /** Makes a server-streaming call. Throws an AppError; leaving the loop early cancels the call. */
-export async function* callStream(callable: Callable, request: Request, options: CallOptions): AsyncGenerator<Message> {
+export async function* callStream(
+  callable: Callable,
+  request: CallRequest,
+  options: CallOptions,
+): AsyncGenerator<Message> {
   const { span, metadata } = beginCall(callable);
   const { path, serialize, deserialize, message } = encoded(callable.method, request);
   const call = callable.client.makeServerStreamRequest(
@@ -67,7 +72,12 @@ export async function* callStream(callable: Callable, request: Request, options:
   }
 }
 
-function sendUnary(callable: Callable, request: Request, metadata: Metadata, options: CallOptions): Promise<Message> {
+function sendUnary(
+  callable: Callable,
+  request: CallRequest,
+  metadata: Metadata,
+  options: CallOptions,
+): Promise<Message> {
   const { path, serialize, deserialize, message } = encoded(callable.method, request);
   return new Promise((resolve, reject) => {
     const done = (error: ServiceError | null, response?: Message) => {
@@ -124,7 +134,7 @@ function methodName(method: DescMethod): string {
   return `${method.parent.typeName}/${method.name}`;
 }
 
-function encoded({ parent, name, input, output }: DescMethod, request: Request) {
+function encoded({ parent, name, input, output }: DescMethod, request: CallRequest) {
   return {
     path: `/${parent.typeName}/${name}`,
     message: create(input, request),

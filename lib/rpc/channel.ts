@@ -9,6 +9,9 @@ export interface RetrySettings {
 
 export const defaultRetry: RetrySettings = { maxAttempts: 4 };
 
+/** Room for a message on its way: HTTP/2's default of 64 KiB makes images wait for each other's acknowledgements. */
+const windowBytes = 256 * 1024;
+
 const maxMessageBytes = 16 * 1024 * 1024;
 
 /** gRPC inside a private network; a mesh adds TLS where it is wanted. */
@@ -39,6 +42,7 @@ export function channelOptions(serviceName: string, retry: RetrySettings | false
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1_000,
+    "grpc-node.flow_control_window": windowBytes,
     "grpc.max_receive_message_length": maxMessageBytes,
     "grpc.max_send_message_length": maxMessageBytes,
   };

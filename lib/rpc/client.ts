@@ -7,7 +7,7 @@ import type {
   MessageShape,
 } from "@bufbuild/protobuf";
 import { Client } from "@grpc/grpc-js";
-import { type CallOptions, callStream, callUnary } from "./call.ts";
+import { type Callable, type CallOptions, type CallRequest, callStream, callUnary } from "./call.ts";
 import { channelCredentials, channelOptions, defaultRetry, type RetrySettings, targetOf } from "./channel.ts";
 
 /** Deadline of a unary call where neither the client nor the call sets one. */
@@ -48,17 +48,19 @@ export function createClient<Desc extends DescService>(service: Desc, options: C
   const { address, deadlineMs = defaultDeadlineMs, retry = defaultRetry } = options;
   const client = new Client(targetOf(address), channelCredentials, channelOptions(service.typeName, retry));
   const traced = !service.typeName.startsWith("grpc.");
-  const methods = service.methods.map((method) => [
-    method.localName,
-    clientMethod({ client, address, method, traced }, deadlineMs),
-  ]);
-  return { ...Object.fromEntries(methods), close: () => client.close() };
+  const methods = Object.fromEntries(
+    service.methods.map((method): [string, unknown] => [
+      method.localName,
+      clientMethod({ client, address, method, traced }, deadlineMs),
+    ]),
+  );
+  // The descriptor that the methods are made from is the one that their types are derived from.
+  return { ...methods, close: () => client.close() } as RpcClient<Desc>;
 }
 
-function clientMethod(callable: Parameters<typeof callUnary>[0], deadlineMs: number) {
-  type Request = Parameters<typeof callUnary>[1];
+function clientMethod(callable: Callable, deadlineMs: number) {
   if (callable.method.methodKind === "unary") {
-    return (request: Request, options?: CallOptions) => callUnary(callable, request, { deadlineMs, ...options });
+    return (request: CallRequest, options?: CallOptions) => callUnary(callable, request, { deadlineMs, ...options });
   }
-  return (request: Request, options: CallOptions = {}) => callStream(callable, request, options);
+  return (request: CallRequest, options: CallOptions = {}) => callStream(callable, request, options);
 }

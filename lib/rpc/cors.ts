@@ -11,11 +11,12 @@ const allowedHeaders = [...cors.allowedHeaders, "traceparent", "tracestate"].joi
  * The function that it returns sets the headers of an answer and says whether it was a preflight, which is then answered.
  */
 export function createCors(origins: readonly string[]): (request: HttpRequest, response: HttpResponse) => boolean {
+  if (origins.length === 0) return () => false;
   return (request, response) => {
+    response.setHeader("vary", "origin");
     const origin = request.headers.origin;
     if (origin === undefined || !(origins.includes(origin) || origins.includes("*"))) return false;
     response.setHeader("access-control-allow-origin", origin);
-    response.setHeader("vary", "origin");
     if (request.method !== "OPTIONS") {
       response.setHeader("access-control-expose-headers", cors.exposedHeaders.join(", "));
       return false;

@@ -2,12 +2,15 @@ import { Code, type ConnectError, type Interceptor, type StreamRequest, type Una
 import {
   type Context,
   context,
+  isSpanContextValid,
   propagation,
+  type Span,
   SpanKind,
   SpanStatusCode,
   type TextMapGetter,
   trace,
 } from "@opentelemetry/api";
+import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { startSpan } from "../telemetry/spans.ts";
 import { joinSignals, untilAborted } from "./abort.ts";
@@ -36,6 +39,8 @@ interface ObservedCall {
   succeed(): void;
   /** The call failed: returns the error that its client gets. */
   fail(thrown: unknown, signal: AbortSignal): ConnectError;
+  /** The call is over; if neither of the above was said, its client went away in the middle of a stream. */
+  end(): void;
 }
 
 /**
@@ -46,8 +51,14 @@ interface ObservedCall {
 export function observeCalls(logger: Logger, draining: AbortSignal): Interceptor {
   return (next) => async (request) => {
     const call = observeCall(request, logger);
-    const { signal, release } = request.stream ? joinSignals(request.signal, draining) : joinSignals(request.signal);
+    const joined = request.stream ? joinSignals(request.signal, draining) : undefined;
+    const signal = joined?.signal ?? request.signal;
     const step = <T>(work: () => Promise<T>) => context.with(call.context, () => untilAborted(signal, work));
+
+    function end() {
+      joined?.release();
+      call.end();
+    }
 
     async function* observed<T>(messages: AsyncIterable<T>) {
       const iterator = messages[Symbol.asyncIterator]();
@@ -59,7 +70,7 @@ export function observeCalls(logger: Logger, draining: AbortSignal): Interceptor
       } catch (thrown) {
         throw call.fail(thrown, signal);
       } finally {
-        release();
+        end();
         // Not awaited: a handler that ignores its signal would hold the stream open.
         iterator.return?.().catch(() => {});
       }
@@ -68,12 +79,13 @@ export function observeCalls(logger: Logger, draining: AbortSignal): Interceptor
     try {
       const response = await step(() => next({ ...request, signal }));
       if (response.stream) return { ...response, message: observed(response.message) };
-      release();
       call.succeed();
+      end();
       return response;
     } catch (thrown) {
-      release();
-      throw call.fail(thrown, signal);
+      const error = call.fail(thrown, signal);
+      end();
+      throw error;
     }
   };
 }
@@ -93,34 +105,41 @@ function observeCall(request: UnaryRequest | StreamRequest, logger: Logger): Obs
   });
   const callContext = trace.setSpan(parent, span);
   const startedMs = performance.now();
-
-  function end(status: string) {
-    span.setAttribute("rpc.response.status_code", status);
-    span.end();
-    const durationMs = Math.round((performance.now() - startedMs) * 1000) / 1000;
-    context.with(callContext, () => logger.debug({ event: "rpc.call", method, protocol, status, durationMs }, method));
-  }
+  let status = "CANCELLED";
 
   return {
     context: callContext,
-    succeed: () => end("OK"),
+    succeed() {
+      status = "OK";
+    },
     fail(thrown, signal) {
-      const { error, unexpected } = outgoingError(thrown, signal, span.spanContext().traceId);
-      const status = statusName(error.code);
+      const { error, unexpected } = outgoingError(thrown, signal, traceIdOf(span));
+      status = statusName(error.code);
       if (serverFaults.has(error.code)) {
         span.setStatus({ code: SpanStatusCode.ERROR, message: error.rawMessage });
-        span.setAttribute("error.type", status);
+        span.setAttribute("error.type", thrown instanceof AppError ? thrown.code : status);
         if (thrown instanceof Error) span.recordException(thrown);
       }
       if (unexpected) {
-        context.with(callContext, () =>
-          logger.error({ event: "rpc.failed", method, error: thrown }, `${method} failed unexpectedly`),
-        );
+        const fields = { event: "rpc.failed", method, error: thrown };
+        context.with(callContext, () => logger.error(fields, `${method} failed unexpectedly`));
       }
-      end(status);
       return error;
     },
+    end() {
+      span.setAttribute("rpc.response.status_code", status);
+      span.end();
+      const durationMs = Math.round((performance.now() - startedMs) * 1_000) / 1_000;
+      context.with(callContext, () =>
+        logger.debug({ event: "rpc.call", method, protocol, status, durationMs }, method),
+      );
+    },
   };
+}
+
+function traceIdOf(span: Span): string | undefined {
+  const spanContext = span.spanContext();
+  return isSpanContextValid(spanContext) ? spanContext.traceId : undefined;
 }
 
 function protocolOf(headers: Headers): "connect" | "grpc" | "grpc-web" {
