@@ -75,6 +75,12 @@ function sharedSettings(service: ServiceName) {
       .max(5)
       .default(1)
       .describe("the number of copies that JetStream keeps of each stream, 1 to 5; at most the number of servers"),
+    ackWaitMs: z.coerce
+      .number()
+      .int()
+      .min(1_000)
+      .default(30_000)
+      .describe("milliseconds, 1000 or more, without a sign of life after which a stage's message goes to another instance"),
     shutdownGraceMs: z.coerce
       .number()
       .int()

@@ -116,21 +116,14 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping }: Ser
   try {
     await Promise.race([parts.ready, aborted(stopping)]);
     if (stopping.aborted) return;
-    stage = parts.stage && startStage(bus, parts.stage);
+    stage = parts.stage && startStage(bus, { ackWaitMs: config.ackWaitMs, ...parts.stage });
     health.setAll(true);
     logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
     await aborted(stopping);
   } finally {
-    await stopServing(listening, stage, config.shutdownGraceMs);
+    await Promise.all([listening.close(config.shutdownGraceMs), stage?.stop()]);
+    for (const resource of parts.resources ?? []) await resource[Symbol.asyncDispose]();
   }
-}
-
-async function stopServing(
-  listening: ListeningServer,
-  stage: RunningStage | undefined,
-  graceMs: number,
-): Promise<void> {
-  await Promise.all([listening.close(graceMs), stage?.stop()]);
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -14,6 +14,8 @@ export interface StartOptions {
   readonly minimumAccuracy: number | undefined;
   /** End after the run instead of staying up. */
   readonly exit: boolean;
+  /** Absolute path of the folder that keeps everything. */
+  readonly home: string;
 }
 
 export const startUsage = `Usage: npm start -- [options]
@@ -27,10 +29,11 @@ Runs the whole pipeline on this machine: broker, five services, one run, three p
   --seed N                seed of data set and training, 0 to 4294967295; default: 0
   --limit N               at most N images of each class
   --minimum-accuracy X    accuracy, 0 to 1, that a model must reach to go live; default: 0.5
+  --home FOLDER           where broker, artifacts, traces and logs are kept; default: .millrace
   --exit                  end after the predictions, with status 0 if all went well
   --help                  this text
 
-What runs is kept in .millrace/ (broker, artifacts, traces, logs); deleting that folder forgets it all.
+A later start finds the earlier runs and their model again. Deleting the folder forgets it all.
 `;
 
 const builtIn = ["pictograms", "cifar10"];
@@ -47,6 +50,7 @@ export function parseStartOptions(args: string[]): StartOptions | undefined {
     limit: integer("limit", values.limit, 1, 10_000_000) ?? 0,
     minimumAccuracy: share("minimum-accuracy", values["minimum-accuracy"]),
     exit: values.exit,
+    home: resolve(values.home),
   };
 }
 
@@ -63,6 +67,7 @@ function parse(args: string[]) {
         seed: text,
         limit: text,
         "minimum-accuracy": text,
+        home: { type: "string", default: ".millrace" },
         exit: flag,
         help: flag,
       },

@@ -6,14 +6,7 @@ import { join } from "node:path";
 import { type ServiceName, servicePorts } from "../../lib/config.ts";
 import { AppError } from "../../lib/errors.ts";
 import { waitUntilServing } from "../../lib/rpc/health-client.ts";
-
-/** Where everything that `start` keeps lies. */
-export interface Folders {
-  readonly root: string;
-  readonly logs: string;
-  readonly traces: string;
-  readonly artifacts: string;
-}
+import type { Folders } from "./session.ts";
 
 /** The services as processes of their own. One that dies is started again, as an orchestrator would. */
 export interface ServiceProcesses extends AsyncDisposable {

@@ -1,0 +1,26 @@
+import { findNatsServer, userCacheFolder } from "../../lib/nats-server/server-binary.ts";
+import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
+import { seconds } from "../format.ts";
+import { orInterrupted, type Session } from "./session.ts";
+
+/** A broker to use; disposing of it stops one that was started here and leaves alone one that was not. */
+export interface Broker extends AsyncDisposable {
+  readonly url: string;
+}
+
+/** The server of MILLRACE_NATS_URL, or one of our own with its store below the home folder. */
+export async function startBroker({ screen, style, folders, interrupted }: Session): Promise<Broker> {
+  const running = process.env.MILLRACE_NATS_URL;
+  if (running) {
+    screen.line(`  broker       ${running}`);
+    return { url: running, [Symbol.asyncDispose]: async () => {} };
+  }
+  const startedMs = performance.now();
+  const onProgress = (message: string) => screen.line(`  ${style.dim(message)}`);
+  const finding = findNatsServer({ env: process.env, cacheFolder: userCacheFolder(process.env), onProgress });
+  const binary = await orInterrupted(finding, interrupted);
+  const server = await launchNatsServer({ binary, storeFolder: folders.nats });
+  const took = style.dim(`(${seconds((performance.now() - startedMs) / 1000)})`);
+  screen.line(`  broker       nats-server ${server.version} at ${server.url} ${took}`);
+  return server;
+}

@@ -1,0 +1,54 @@
+import type { PipelineService, Run } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { AppError } from "../../lib/errors.ts";
+import type { RpcClient } from "../../lib/rpc/client.ts";
+import type { StartOptions } from "./options.ts";
+import { runSeconds, statusName } from "./report.ts";
+import { applyToView, emptyView, plainLine, type RunView, renderView, stageNames } from "./run-view.ts";
+import type { Session } from "./session.ts";
+
+const redrawIntervalMs = 200;
+
+/** Requests a run and shows it until it has ended: live where a person watches, as lines elsewhere. */
+export async function requestAndWatch(session: Session, pipeline: RpcClient<typeof PipelineService>): Promise<Run> {
+  const { options, screen, style, interrupted } = session;
+  const { runId } = await pipeline.requestRun({ spec: specFrom(options) });
+  screen.line(`\n${style.bold("Run")} ${runId} on ${options.dataset}`);
+  let view = emptyView;
+  let last: Run | undefined;
+  const redraw = () => screen.draw(renderView(view, style, Date.now()));
+  const ticking = setInterval(redraw, redrawIntervalMs);
+  try {
+    for await (const { event, run } of pipeline.watchRun({ runId }, { signal: interrupted })) {
+      if (event === undefined || run === undefined) continue;
+      const before = view;
+      view = applyToView(view, event, run);
+      last = run;
+      if (!screen.interactive) writeChanges(session, before, view);
+    }
+    redraw();
+  } finally {
+    clearInterval(ticking);
+    screen.keep();
+  }
+  if (last === undefined) throw new AppError("INTERNAL", `run ${runId} ended without an event`, { details: { runId } });
+  screen.line(`  ${statusName(last)} after ${runSeconds(last)}`);
+  return last;
+}
+
+function writeChanges({ screen }: Session, before: RunView, after: RunView): void {
+  for (const name of stageNames) {
+    if (after.stages[name] !== before.stages[name]) screen.line(plainLine(name, after.stages[name]));
+  }
+}
+
+function specFrom({ dataset, limit, seed, network, epochs, minimumAccuracy }: StartOptions) {
+  return {
+    dataset: { source: dataset, limitPerClass: limit, seed: BigInt(seed ?? 0) },
+    training: {
+      ...(network === undefined ? {} : { network }),
+      ...(epochs === undefined ? {} : { epochs }),
+      ...(seed === undefined ? {} : { seed }),
+    },
+    ...(minimumAccuracy === undefined ? {} : { gate: { minimumAccuracy } }),
+  };
+}
