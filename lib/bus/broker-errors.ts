@@ -4,7 +4,8 @@ import { AppError, type ErrorCode, type ErrorDetails } from "../errors.ts";
 
 /** Whether the broker answered with this error number. */
 export function isApiError(thrown: unknown, code: number): boolean {
-  return thrown instanceof JetStreamApiError && thrown.code === code;
+  const answer = thrown instanceof AppError ? thrown.cause : thrown;
+  return answer instanceof JetStreamApiError && answer.code === code;
 }
 
 /** What was asked of the broker, for the message of an error. */

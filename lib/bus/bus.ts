@@ -10,7 +10,7 @@ import { publishEvent, publishEvents } from "./publishing.ts";
 import { ensureTopology, type TopologyOptions } from "./topology.ts";
 
 export interface BusOptions extends TopologyOptions {
-  /** Server, such as "nats://127.0.0.1:4222", or several separated by commas. */
+  /** Server, such as "nats://127.0.0.1:4222", or several separated by commas; with "user:password@" or "token@" where needed. */
   readonly url: string;
   /** Name of this service: the source of its events. */
   readonly service: string;
@@ -95,7 +95,7 @@ export async function openBus(options: BusOptions): Promise<Bus> {
       ask(connection, logger, request, { timeoutMs: options.publishTimeoutMs ?? publishTimeoutMs, ...askOptions }),
     ensureStreams: () =>
       bus.ask(() => ensureTopology(jsm, options), {
-        failure: `the streams could not be created at ${options.url}`,
+        failure: `the streams could not be created at ${nc.getServer()}`,
         timeoutMs: topologyTimeoutMs,
       }),
     [Symbol.asyncDispose]: () => connection.close(),

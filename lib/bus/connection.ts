@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { NatsConnection } from "@nats-io/nats-core";
+import { errors, type NatsConnection } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 
 export interface ConnectionOptions {
-  /** Server, such as "nats://127.0.0.1:4222", or several separated by commas. */
+  /** Server, such as "nats://127.0.0.1:4222", or several separated by commas; with "user:password@" or "token@" where needed. */
   readonly url: string;
   /** Name of this service, shown by the server's monitoring. */
   readonly service: string;
@@ -47,9 +47,11 @@ export async function openConnection(options: ConnectionOptions): Promise<Connec
 }
 
 async function connectTo({ url, service }: ConnectionOptions): Promise<NatsConnection> {
+  const { servers, credentials } = serversFrom(url);
   try {
     return await connect({
-      servers: url.split(",").map((server) => server.trim()),
+      servers,
+      ...credentials,
       name: `millrace-${service}`,
       maxReconnectAttempts: -1,
       reconnectTimeWait: reconnectPauseMs,
@@ -59,12 +61,32 @@ async function connectTo({ url, service }: ConnectionOptions): Promise<NatsConne
       noAsyncTraces: true,
     });
   } catch (cause) {
-    throw new AppError(
-      "BROKER_UNAVAILABLE",
-      `no NATS server answers at ${url}; start one with JetStream (nats-server -js) or set MILLRACE_NATS_URL`,
-      { cause, details: { url } },
-    );
+    const address = servers.join(", ");
+    const options = { cause, details: { url: address } };
+    if (cause instanceof errors.AuthorizationError) {
+      const advice = "write them into its address, as in nats://user:password@host:4222";
+      throw new AppError(
+        "CONFIGURATION_INVALID",
+        `the NATS server at ${address} refuses the credentials; ${advice}`,
+        options,
+      );
+    }
+    const advice = "start one with JetStream (nats-server -js) or set MILLRACE_NATS_URL";
+    throw new AppError("BROKER_UNAVAILABLE", `no NATS server answers at ${address}; ${advice}`, options);
   }
+}
+
+/** The client takes credentials beside the addresses, not in them; in messages they have no place. */
+function serversFrom(url: string) {
+  const addresses = url.split(",").map((address) => address.trim());
+  const servers = addresses.map((address) => address.replace(/^(\w+:\/\/)?[^@/]*@/, "$1"));
+  const [, user, pass] = /^(?:\w+:\/\/)?([^:@/]*)(?::([^@/]*))?@/.exec(addresses[0] ?? "") ?? [];
+  if (user === undefined) return { servers, credentials: {} };
+  const name = decodeURIComponent(user);
+  return {
+    servers,
+    credentials: pass === undefined ? { token: name } : { user: name, pass: decodeURIComponent(pass) },
+  };
 }
 
 async function watch(

@@ -1,6 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type Consumer, type ConsumerMessages, DeliverPolicy } from "@nats-io/jetstream";
-import { orAborted } from "./abort.ts";
 import type { Bus } from "./bus.ts";
 import { eventFromMessage, type ReceivedEvent, type StreamMessage } from "./cloud-event.ts";
 
@@ -50,12 +49,14 @@ interface Position {
 }
 
 async function findPosition(bus: Bus, { stream, filter, signal }: FollowOptions, position: Position): Promise<void> {
-  const { state } = await orAborted(bus.jsm.streams.info(stream), signal);
+  const options = { failure: `stream ${stream} could not be read`, signal };
+  const { state } = await bus.ask(() => bus.jsm.streams.info(stream), options);
   if (state.last_seq + 1 < position.next) {
     bus.logger.warn({ event: "follow.restarted", stream }, "the stream was made anew; reading it from its beginning");
     position.next = 1;
   }
-  position.target ??= (await orAborted(bus.jsm.streams.getMessage(stream, { last_by_subj: filter }), signal))?.seq ?? 0;
+  const last = () => bus.jsm.streams.getMessage(stream, { last_by_subj: filter });
+  position.target ??= (await bus.ask(last, options))?.seq ?? 0;
 }
 
 function reportCaughtUp(position: Position, { onCaughtUp }: FollowOptions): void {
@@ -89,15 +90,19 @@ async function readFrom(bus: Bus, options: FollowOptions, position: Position): P
 }
 
 async function createConsumer(bus: Bus, { stream, filter, signal }: FollowOptions, position: Position) {
-  const created = bus.js.consumers.get(stream, {
-    filter_subjects: filter,
-    deliver_policy: DeliverPolicy.StartSequence,
-    opt_start_seq: position.next,
-  });
+  let created: Promise<Consumer> | undefined;
+  const create = () => {
+    created = bus.js.consumers.get(stream, {
+      filter_subjects: filter,
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: position.next,
+    });
+    return created;
+  };
   try {
-    return await orAborted(created, signal);
+    return await bus.ask(create, { failure: `stream ${stream} could not be followed`, signal });
   } catch (thrown) {
-    created.then(remove, () => undefined);
+    created?.then(remove, () => undefined);
     throw thrown;
   }
 }

@@ -118,7 +118,9 @@ async function supervise(bus: Bus, stage: Stage, signals: Stopping, state: Stage
 }
 
 async function consume(bus: Bus, stage: Stage, signals: Stopping, state: StageState): Promise<void> {
-  const consumer = await orAborted(ensureConsumer(bus, stage), signals.stopping);
+  const failure = `consumer ${stage.name} of stream ${eventStream} could not be found or made`;
+  const options = { failure, timeoutMs: 0, signal: signals.stopping };
+  const consumer = await bus.ask(() => ensureConsumer(bus, stage), options);
   state.consuming = true;
   while (!signals.stopping.aborted) {
     // A pull that is left on stopping could still be given a message; it is waited for, unless the server hangs.

@@ -473,7 +473,8 @@ suite("a stage", { concurrency: 4 }, () => {
     await eventually("the work was done", () => tries === 1);
     await eventually("the connection is lost", () => !stage.consuming());
     await nats.restart();
-    await eventually("the outcome", async () => (await outcomes(bus, "r1").catch(() => [])).length === 1);
+    await eventually("the connection is back", () => stage.consuming());
+    await eventually("the outcome", async () => (await outcomes(bus, "r1")).length === 1);
     await stage.stop();
     assert.equal(tries, 1);
   });
