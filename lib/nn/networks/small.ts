@@ -1,6 +1,7 @@
 /**
- * A network for demonstrations: a narrow residual-free cousin of airbench's (github.com/KellerJordan/cifar10-airbench), four 3x3
- * convolutions with batch normalisation, global max-pooling. It trains on 4,000 32x32 images in well under half a minute.
+ * A network for demonstrations, after the narrow end of airbench (github.com/KellerJordan/cifar10-airbench): five 3x3 convolutions
+ * with batch normalisation, global max-pooling, label smoothing, Nesterov's momentum and a triangular schedule. 12 MFLOP forward
+ * for a 32x32 image, so that ten epochs of 4,000 images take some 20 seconds on two cores.
  */
 import { layers as tf } from "../tensorflow.ts";
 import type { NetworkDefinition } from "./definition.ts";
@@ -8,10 +9,10 @@ import { createSeeds } from "./seeds.ts";
 
 const stages = [
   { filters: 16, pool: true },
-  { filters: 48, pool: true },
+  { filters: 32, pool: true },
+  { filters: 64, pool: false },
+  { filters: 64, pool: true },
   { filters: 96, pool: false },
-  { filters: 96, pool: true },
-  { filters: 128, pool: false },
 ];
 
 const convolution = { kernelSize: 3, padding: "same", useBias: false } as const;
@@ -38,7 +39,7 @@ export const small: NetworkDefinition = {
     return model;
   },
   defaults: {
-    epochs: 12,
+    epochs: 10,
     batchSize: 64,
     seed: 1,
     optimizer: { kind: "sgd", learningRate: 0.1, momentum: 0.9, nesterov: true, weightDecay: 5e-3 },

@@ -1,0 +1,232 @@
+/** Training jobs from start to end: learning, reproducing, resuming, cancelling, failing. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { AppError, type ErrorCode } from "../../../lib/errors.ts";
+import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
+import { createInferenceWorker } from "../../../lib/nn/inference.ts";
+import { evaluatePredictions } from "../../../lib/nn/metrics.ts";
+import { predictWithLayersModel } from "../../../lib/nn/parity.ts";
+import { train } from "../../../lib/nn/trainer.ts";
+import {
+  type EpochReport,
+  startTraining,
+  type TrainingProgress,
+  type TrainingRequest,
+} from "../../../lib/nn/training.ts";
+import { assertAllClose } from "./layer-harness.ts";
+import { blotData } from "./training-data.ts";
+
+const data = blotData({ images: 128 });
+const overrides = {
+  epochs: 4,
+  batchSize: 32,
+  augmentation: { horizontalFlip: false, translation: 1 },
+  intraOpThreads: 2,
+};
+
+function requestFor(network: string, changes: object = {}): TrainingRequest {
+  return { network, data, config: resolveTrainingConfig(network, { ...overrides, ...changes }) };
+}
+
+test("a trained model classifies images it has not seen, through ONNX as through TensorFlow.js", async () => {
+  const reports: EpochReport[] = [];
+  const { result } = startTraining(requestFor("small", { epochs: 12 }), { onEpoch: (report) => reports.push(report) });
+  const { onnx, layersModel, epochs, config, parameterCount, forwardFlopsPerImage } = await result;
+  assert.deepEqual(reports, epochs);
+  assert.deepEqual(
+    reports.map(({ epoch }) => epoch),
+    Array.from({ length: 12 }, (_, index) => index + 1),
+  );
+  assert.ok((epochs.at(-1)?.loss ?? 9) < (epochs[0]?.loss ?? 0), "the loss falls");
+  assert.equal(config.epochs, 12);
+  assert.ok(parameterCount > 1000 && forwardFlopsPerImage > 1000);
+
+  const test = blotData({ images: 40, seed: 99 });
+  await using worker = await createInferenceWorker({ onnx, intraOpThreads: 1 });
+  assert.deepEqual(worker.description.classes, data.classes);
+  const { probabilities } = await worker.run(test.pixels, 40);
+  const { accuracy } = evaluatePredictions({ probabilities, labels: test.labels, classes: test.classes });
+  assert.ok(accuracy > 0.9, `accuracy ${accuracy}`);
+  const expected = await predictWithLayersModel(layersModel, test.pixels.slice(0, 8 * 192), 8, data);
+  assertAllClose(probabilities.subarray(0, 8 * 4), expected, 1e-5, "probabilities");
+});
+
+test("the paper's network with its dropout learns too", async () => {
+  const changes = { epochs: 2, optimizer: { kind: "adam", learningRate: 1e-3 } };
+  const { epochs } = await startTraining(requestFor("paper", changes)).result;
+  assert.ok((epochs[1]?.loss ?? 9) < (epochs[0]?.loss ?? 0), `losses ${epochs.map(({ loss }) => loss)}`);
+});
+
+test("the same seed gives the same model bit for bit, another seed another", async () => {
+  const [first, second, other] = await Promise.all(
+    [1, 1, 2].map(async (seed) => (await startTraining(requestFor("small", { seed, epochs: 2 })).result).onnx),
+  );
+  assert.deepEqual(first, second);
+  assert.notDeepEqual(first, other);
+});
+
+for (const network of ["small", "paper"]) {
+  test(`a training of ${network} resumed from any checkpoint ends with the same bits as one without a break`, async () => {
+    const checkpoints: Uint8Array[] = [];
+    const request = requestFor(network, { epochs: 3 });
+    const whole = await startTraining(request, { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
+    assert.equal(checkpoints.length, 3);
+    for (const checkpoint of checkpoints.slice(0, 2)) {
+      const resumed = await startTraining({ ...request, checkpoint }).result;
+      assert.deepEqual(resumed.layersModel.weights, whole.layersModel.weights);
+      assert.deepEqual(
+        resumed.epochs.map(({ loss }) => loss),
+        whole.epochs.map(({ loss }) => loss),
+      );
+    }
+  });
+}
+
+test("a checkpoint of another training is refused, and so is a damaged one", async () => {
+  const checkpoints: Uint8Array[] = [];
+  await startTraining(requestFor("small", { epochs: 1 }), { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
+  const [checkpoint = new Uint8Array()] = checkpoints;
+  const other = startTraining({ ...requestFor("small", { epochs: 2 }), checkpoint });
+  await assertRejects(other.result, "CONFIGURATION_INVALID", /another training: its config/);
+  const truncated = startTraining({ ...requestFor("small", { epochs: 1 }), checkpoint: checkpoint.slice(0, -4) });
+  await assertRejects(truncated.result, "ARTIFACT_CORRUPT", /bytes/);
+});
+
+test("cancelling rejects the result, ends the thread within two seconds and silences the listeners", async () => {
+  let calls = 0;
+  let started: () => void = () => {};
+  const running = new Promise<void>((resolve) => {
+    started = resolve;
+  });
+  const listen = (): void => {
+    calls++;
+    started();
+  };
+  const job = startTraining(requestFor("paper", { epochs: 1000 }), { onEpoch: listen, onProgress: listen });
+  const rejected = assertRejects(job.result, "CANCELLED", /cancelled/);
+  await running;
+  const before = performance.now();
+  await job.cancel();
+  await rejected;
+  assert.ok(performance.now() - before < 2000, `took ${performance.now() - before} ms`);
+  const atTheEnd = calls;
+  await job.cancel();
+  assert.equal(calls, atTheEnd);
+});
+
+test("a training cancelled before it has begun ends as well", async () => {
+  const job = startTraining(requestFor("small"));
+  const rejected = assertRejects(job.result, "CANCELLED", /cancelled/);
+  await job.cancel();
+  await rejected;
+});
+
+test("progress within an epoch counts steps up to the epoch's", async () => {
+  const seen: TrainingProgress[] = [];
+  await startTraining(requestFor("paper", { epochs: 2, batchSize: 8 }), {
+    onProgress: (progress) => seen.push(progress),
+  }).result;
+  for (const { step, steps, epoch, loss } of seen) {
+    assert.ok(step >= 1 && step <= steps && steps === 16 && epoch <= 2 && Number.isFinite(loss));
+  }
+});
+
+test("a loss that is no number any more stops the training and names the epoch and step", async () => {
+  const optimizer = { kind: "sgd", learningRate: 1e30, momentum: 0.9 };
+  const job = startTraining(requestFor("small", { optimizer, schedule: { kind: "constant" } }));
+  await assertRejects(job.result, "TRAINING_DIVERGED", /epoch 1, step \d+/);
+});
+
+test("a listener that throws ends the training with its error", async () => {
+  const job = startTraining(requestFor("small", { epochs: 1000 }), {
+    onEpoch: () => {
+      throw new AppError("STREAM_FULL", "no room for the event");
+    },
+  });
+  await assertRejects(job.result, "STREAM_FULL", /no room/);
+});
+
+const badRequests: Readonly<Record<string, { request: () => TrainingRequest; code: ErrorCode; message: RegExp }>> = {
+  "a label out of range": {
+    request: () => changed({ labels: sharedLabels([...data.labels.slice(0, -1), 4]) }),
+    code: "DATASET_INVALID",
+    message: /image 127 has label 4, there are 4 classes/,
+  },
+  "a class without images": {
+    request: () => changed({ classes: [...data.classes, "middle"] }),
+    code: "DATASET_INVALID",
+    message: /class middle has no image/,
+  },
+  "a single class": { request: () => changed({ classes: ["all"] }), code: "DATASET_INVALID", message: /at least 2/ },
+  "no images": {
+    request: () => changed({ labels: sharedLabels([]), pixels: new Uint8Array(new SharedArrayBuffer(0)) }),
+    code: "DATASET_INVALID",
+    message: /no images/,
+  },
+  "pixels of another shape": { request: () => changed({ height: 9 }), code: "DATASET_INVALID", message: /3x9x8 need/ },
+  "a deviation of zero": {
+    request: () => changed({ standardDeviation: [0.2, 0, 0.2] }),
+    code: "DATASET_INVALID",
+    message: /must be positive/,
+  },
+  "a batch larger than the data": {
+    request: () => requestFor("small", { batchSize: 129 }),
+    code: "CONFIGURATION_INVALID",
+    message: /batchSize 129 is more than the 128 images/,
+  },
+  "an unknown network": {
+    request: () => ({ ...requestFor("small"), network: "huge" }),
+    code: "NETWORK_UNKNOWN",
+    message: /these are: small, paper/,
+  },
+  "an engine that is not there": {
+    request: () => ({ ...requestFor("small"), engine: "tensorflow" }),
+    code: "ENGINE_UNAVAILABLE",
+    message: /unset MILLRACE_ENGINE/,
+  },
+};
+
+for (const [name, { request, code, message }] of Object.entries(badRequests)) {
+  test(`${name} is an error before any work`, () => {
+    assert.throws(
+      () => startTraining(request()),
+      (thrown) => isAppError(thrown, code, message),
+    );
+  });
+}
+
+test("images too small for the network are an error that names the layer", async () => {
+  const tiny = blotData({ images: 128, size: 2 });
+  const job = startTraining({ ...requestFor("small", { augmentation: { translation: 0 } }), data: tiny });
+  await assertRejects(job.result, "INVALID_REQUEST", /pool2/);
+});
+
+test("the loop can run on the calling thread, where it stops when it is told to", async () => {
+  let steps = 0;
+  await assertRejects(
+    train(requestFor("small"), {}, () => ++steps > 2),
+    "CANCELLED",
+    /epoch 1 of 4/,
+  );
+});
+
+function changed(changes: Partial<TrainingRequest["data"]>): TrainingRequest {
+  return { ...requestFor("small"), data: { ...data, ...changes } };
+}
+
+function sharedLabels(labels: readonly number[]): Uint16Array {
+  const shared = new Uint16Array(new SharedArrayBuffer(labels.length * 2));
+  shared.set(labels);
+  return shared;
+}
+
+async function assertRejects(promise: Promise<unknown>, code: ErrorCode, message: RegExp): Promise<void> {
+  await assert.rejects(promise, (thrown) => isAppError(thrown, code, message));
+}
+
+function isAppError(thrown: unknown, code: ErrorCode, message: RegExp): true {
+  assert.ok(thrown instanceof AppError, `${thrown}`);
+  assert.equal(thrown.code, code);
+  assert.match(thrown.message, message);
+  return true;
+}
