@@ -74,7 +74,7 @@ export async function launchNatsServer(options: LaunchOptions): Promise<NatsServ
     await releaseStore(storeFolder);
     throw error;
   }
-  const exited = exitOf(child, logFile).finally(() => releaseStore(storeFolder));
+  const exited = exitOf(child, storeFolder, logFile);
   const stop = () => stopServer(child, exited);
   try {
     if (child.pid === undefined) throw new Error("it could not be started");
@@ -149,9 +149,11 @@ async function listeningPorts(folder: string, exited: Promise<ServerExit>) {
   throw new Error(`it did not listen within ${startTimeoutMs / 1000} s`);
 }
 
-async function exitOf(child: ChildProcess, logFile: string): Promise<ServerExit> {
+/** Waits for the end, gives the store free, and tells how it was. */
+async function exitOf(child: ChildProcess, storeFolder: string, logFile: string): Promise<ServerExit> {
   const started = child.pid !== undefined;
   if (started && !hasEnded(child)) await new Promise((resolve) => child.once("exit", resolve));
+  await releaseStore(storeFolder);
   const log = await readFile(logFile, "utf8").catch(() => "");
   return {
     status: child.exitCode ?? undefined,

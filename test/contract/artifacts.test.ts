@@ -1,27 +1,16 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, describe, type TestContext, test } from "node:test";
+import { after, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { connect } from "@nats-io/transport-node";
-import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
-import { openObjectStore } from "../../lib/artifacts/object-store.ts";
-import { openArtifactStore } from "../../lib/artifacts/open-artifact-store.ts";
 import { readBytes, readJson } from "../../lib/artifacts/read.ts";
-import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import { chunkSizeBytes } from "../../lib/artifacts/transfer.ts";
-import { type ErrorCode, errorTable } from "../../lib/errors.ts";
-import { startNats } from "../helpers/nats-server.ts";
-import { tempFolder } from "../helpers/temp-folder.ts";
+import { about, all, digestOf, failsWith, inPieces, stalling, until } from "./artifact-checks.ts";
 import { drivers } from "./artifact-drivers.ts";
 
-const about = { mediaType: "application/octet-stream", name: "test.bin" };
 const unknownDigest = `sha256:${"0".repeat(64)}`;
-const all = { maxBytes: 64 * 1024 * 1024 };
 
 // Spool files of this process go to a folder of its own, so that a test can tell that none is left.
 process.env.TMPDIR = await mkdtemp(join(tmpdir(), "millrace-contract-"));
@@ -180,134 +169,4 @@ for (const [name, { start, expectedPieces }] of Object.entries(drivers)) {
       await assert.rejects(readJson(store, noise.digest, all), failsWith("ARTIFACT_CORRUPT", noise.digest));
     });
   });
-}
-
-test("the folder driver keeps no half artifact of a writer that is killed, and tidies up after it a day later", async (t) => {
-  const folder = await tempFolder(t);
-  const incoming = join(folder, "incoming");
-  const writer = `
-    import { openFolderStore } from ${JSON.stringify(import.meta.resolve("../../lib/artifacts/folder-store.ts"))};
-    const store = await openFolderStore(${JSON.stringify(folder)});
-    async function* endless() { while (true) yield Buffer.alloc(65536); }
-    await store.put(endless(), ${JSON.stringify(about)});`;
-  const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", writer], { stdio: "inherit" });
-  t.after(() => child.kill("SIGKILL"));
-  const half = async () => (await readdir(incoming).catch(() => []))[0];
-  await until(async () => {
-    const file = await half();
-    return file !== undefined && (await stat(join(incoming, file))).size > 1_000_000;
-  }, "the writer is in the middle of its work");
-  child.kill("SIGKILL");
-  await once(child, "exit");
-
-  await openFolderStore(folder);
-  const left = await readdir(folder, { recursive: true });
-  assert.deepEqual(
-    left.filter((path) => path.startsWith("sha256")),
-    [],
-    "nothing is to be seen under a digest",
-  );
-  const abandoned = join(incoming, (await half()) ?? assert.fail("the half file is not there"));
-  const longAgo = new Date(Date.now() - 25 * 60 * 60 * 1000);
-  await utimes(abandoned, longAgo, longAgo);
-  await openFolderStore(folder);
-  assert.deepEqual(await readdir(incoming), []);
-});
-
-test("the object store driver gives up on a server that stands still, and goes on when it moves again", async (t) => {
-  const nats = await startNats(t);
-  const store = await openNats(t, nats.url, 500);
-  const content = randomBytes(6 * chunkSizeBytes);
-  const { digest } = await store.put(content, about);
-  await assert.rejects(async () => {
-    for await (const _chunk of store.get(digest)) process.kill(nats.pid, "SIGSTOP");
-  }, failsWith("ARTIFACT_TIMEOUT"));
-  await assert.rejects(store.put(randomBytes(1000), about), failsWith("ARTIFACT_TIMEOUT"));
-  process.kill(nats.pid, "SIGCONT");
-  assert.equal(Buffer.compare(await readBytes(store, digest, all), content), 0);
-});
-
-test("the object store driver keeps every artifact over the server's death", async (t) => {
-  const nats = await startNats(t);
-  const store = await openNats(t, nats.url, 5000);
-  const content = randomBytes(6 * chunkSizeBytes);
-  const { digest } = await store.put(inPieces(content, 50_000), about);
-  await nats.kill();
-  await nats.restart();
-  const reopened = await openNats(t, nats.url, 5000);
-  assert.equal(Buffer.compare(await readBytes(reopened, digest, all), content), 0);
-});
-
-test("a byte that is flipped in the server's own file is damage too", async (t) => {
-  const nats = await startNats(t);
-  const store = await openNats(t, nats.url, 5000);
-  const { digest } = await store.put(randomBytes(6 * chunkSizeBytes), about);
-  await nats.stop();
-  const block = join(nats.storeFolder, "jetstream", "$G", "streams", "OBJ_artifacts", "msgs", "1.blk");
-  const content = await readFile(block);
-  const middle = Math.floor(content.byteLength / 2);
-  await writeFile(block, content.with(middle, (content[middle] ?? 0) ^ 1));
-  await nats.restart();
-  const reopened = await openNats(t, nats.url, 5000);
-  await assert.rejects(readBytes(reopened, digest, all), failsWith("ARTIFACT_CORRUPT", digest));
-});
-
-test("an address opens the driver that it names, and a wrong one is refused with what was expected", async (t) => {
-  const folder = await tempFolder(t);
-  const nats = await startNats(t);
-  const nc = await connect({ servers: nats.url });
-  t.after(() => nc.close());
-  for (const url of [`file:${folder}/a`, `file://${folder}/b`, "nats://models-1"]) {
-    await using store = await openArtifactStore(url, { nc });
-    const { digest } = await store.put(Buffer.from("hello"), about);
-    assert.equal(Buffer.from(await readBytes(store, digest, all)).toString(), "hello");
-  }
-  for (const url of [
-    "",
-    "file:",
-    "file://elsewhere/folder",
-    "nats://",
-    "nats://a.b",
-    "nats://a/b",
-    "s3://bucket",
-    "/folder",
-  ]) {
-    await assert.rejects(openArtifactStore(url, { nc }), failsWith("CONFIGURATION_INVALID"), `"${url}" was taken`);
-  }
-  await assert.rejects(openArtifactStore("nats://bucket"), failsWith("CONFIGURATION_INVALID"));
-});
-
-async function openNats(t: TestContext, url: string, idleTimeoutMs: number): Promise<ArtifactStore> {
-  const nc = await connect({ servers: url });
-  t.after(() => nc.close());
-  return openObjectStore(nc, { bucket: "artifacts", idleTimeoutMs });
-}
-
-function digestOf(bytes: Uint8Array): string {
-  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
-}
-
-async function* inPieces(bytes: Uint8Array, size: number) {
-  for (let start = 0; start < bytes.byteLength; start += size) yield bytes.subarray(start, start + size);
-}
-
-async function* stalling(first: Uint8Array) {
-  yield first;
-  await new Promise(() => {});
-}
-
-/** For `assert.rejects`: an AppError with this code, whose message names the text. */
-function failsWith(code: ErrorCode, text = "") {
-  assert.ok(code in errorTable);
-  return (error: { code?: string; message: string }) => {
-    assert.equal(error.code, code, error.message);
-    assert.ok(error.message.includes(text), `"${error.message}" does not name ${text}`);
-    return true;
-  };
-}
-
-async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
-  for (const deadline = Date.now() + 20_000; !(await condition()); await delay(20)) {
-    assert.ok(Date.now() < deadline, `not within 20 s: ${what}`);
-  }
 }
