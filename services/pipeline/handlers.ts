@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { RunCancelledSchema, RunRequestedSchema, type RunSpec } from "../../gen/millrace/v1/events_pb.ts";
 import type { Run, RunEvent } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { TrainingSpecSchema } from "../../gen/millrace/v1/training_pb.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { followEvents } from "../../lib/bus/follow.ts";
 import { eventStream, runFilter } from "../../lib/bus/subjects.ts";
@@ -38,6 +39,7 @@ export function createPipeline({ bus, runs }: PipelineDependencies): Pipeline {
   };
   return {
     request: async (spec, runId = newRunId()) => {
+      await checkTraining(spec);
       const { sequence } = await bus.publish(create(RunRequestedSchema, { spec }), { runId });
       await runs.reached(sequence);
       return { runId, traceId: currentTraceId() ?? "" };
@@ -58,6 +60,13 @@ export function createPipeline({ bus, runs }: PipelineDependencies): Pipeline {
       await runs.reached(sequence);
     },
   };
+}
+
+/** A misspelt network or hyper-parameter is an error now, not after the data set is prepared. */
+async function checkTraining({ training }: RunSpec): Promise<void> {
+  // Loaded when it is needed: the networks bring TensorFlow.js along, and the service should answer before that.
+  const { configFromSpec } = await import("../../lib/nn/config-from-spec.ts");
+  configFromSpec(training ?? create(TrainingSpecSchema));
 }
 
 /** Ids that sort by time: milliseconds in base 36, and four random letters against two in the same one. */

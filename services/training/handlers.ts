@@ -20,7 +20,8 @@ import type { Stage } from "../../lib/bus/stage.ts";
 import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { loadSplit } from "../../lib/images/load-split.ts";
 import { readManifest } from "../../lib/images/manifest.ts";
-import { resolveTrainingConfig, type TrainingConfig } from "../../lib/nn/configuration.ts";
+import { configFromSpec, defaultNetwork } from "../../lib/nn/config-from-spec.ts";
+import type { TrainingConfig } from "../../lib/nn/configuration.ts";
 import { engineVersion } from "../../lib/nn/engine.ts";
 import { startTraining, type TrainingResult } from "../../lib/nn/training.ts";
 import { defaultModelName } from "../../lib/registry/model-log.ts";
@@ -67,13 +68,11 @@ export interface Training {
   train(order: TrainingOrder, listeners: TrainingListeners): Promise<ModelVersion>;
 }
 
-export const defaultNetwork = "small";
-
 export function createTraining(dependencies: TrainingDependencies): Training {
   return {
     train: async (order, listeners) => {
       const network = order.spec.network || defaultNetwork;
-      const config = configFrom(network, order.spec);
+      const config = configFromSpec(order.spec);
       const manifest = await readManifest(order.datasetDigest, dependencies);
       const attributes = { "millrace.network.name": network, "millrace.dataset.digest": order.datasetDigest };
       return withSpan("train", { attributes }, async () => {
@@ -84,15 +83,6 @@ export function createTraining(dependencies: TrainingDependencies): Training {
       });
     },
   };
-}
-
-/** The network's defaults with what the specification says otherwise. */
-export function configFrom(network: string, { epochs, seed, hyperparameters }: TrainingSpec): TrainingConfig {
-  return resolveTrainingConfig(network, {
-    ...hyperparameters,
-    ...(epochs === undefined ? {} : { epochs }),
-    ...(seed === undefined ? {} : { seed }),
-  });
 }
 
 function toJsonObject(config: TrainingConfig): JsonObject {

@@ -1,0 +1,264 @@
+import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, type TestContext, test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { createClient as createConnectClient } from "@connectrpc/connect";
+import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import sharp from "sharp";
+import { DatasetService } from "../../gen/millrace/v1/dataset_pb.ts";
+import { EvaluationService } from "../../gen/millrace/v1/evaluation_pb.ts";
+import { RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { PredictionService, PredictRequestSchema, type PredictResponse } from "../../gen/millrace/v1/prediction_pb.ts";
+import { TrainingService } from "../../gen/millrace/v1/training_pb.ts";
+import { AppError } from "../../lib/errors.ts";
+import { createClient } from "../../lib/rpc/client.ts";
+import { eventually } from "../helpers/bus.ts";
+import { type FinishedRun, type Platform, smallRun, startPlatform } from "../helpers/platform.ts";
+import { createStack } from "../helpers/stack.ts";
+
+// One platform and one run for all tests of this file: each takes a while to start.
+const stack = createStack();
+let platform: Platform;
+let finished: FinishedRun;
+
+before(async () => {
+  platform = await startPlatform(stack as unknown as TestContext);
+  await assert.rejects(predictOverGrpc(await picture()), hasCode("MODEL_NOT_READY"), "before the first model");
+  finished = await platform.run({ spec: smallRun });
+});
+after(() => stack.dispose());
+
+function hasCode(code: AppError["code"]): (thrown: unknown) => boolean {
+  return (thrown) => {
+    const error = AppError.from(thrown);
+    assert.equal(error.code, code, error.message);
+    return true;
+  };
+}
+
+function picture(): Promise<Buffer> {
+  return sharp({ create: { width: 48, height: 40, channels: 3, background: "#88aaff" } })
+    .png()
+    .toBuffer();
+}
+
+const predictionUrl = () => `http://${platform.services.addresses.prediction}`;
+
+async function predictOverGrpc(image: Uint8Array): Promise<PredictResponse> {
+  const client = createClient(PredictionService, { address: platform.services.addresses.prediction, retry: false });
+  try {
+    return await client.predict({ input: { case: "image", value: image }, topK: 3 });
+  } finally {
+    client.close();
+  }
+}
+
+function checkAnswer(answer: Pick<PredictResponse, "predictions" | "model">): void {
+  assert.equal(answer.predictions.length, 3);
+  assert.ok((answer.predictions[0]?.probability ?? 0) >= (answer.predictions[1]?.probability ?? 1));
+  assert.equal(answer.model?.version, 1);
+  assert.equal(answer.model?.runId, finished.run.runId);
+  assert.equal(answer.model?.datasetDigest, finished.run.dataset?.digest);
+}
+
+test("a run goes from images to a live model", () => {
+  const { run } = finished;
+  assert.equal(run.status, RunStatus.SUCCEEDED, run.failure?.message);
+  assert.deepEqual(
+    run.stages.map(({ name }) => name),
+    ["ingestion", "training", "evaluation", "prediction"],
+  );
+  assert.equal(run.dataset?.classes.length, 10);
+  assert.equal(run.evaluation?.confusionMatrix.length, 100);
+  assert.equal(
+    run.evaluation?.confusionMatrix.reduce((sum, n) => sum + n, 0),
+    run.evaluation?.imageCount,
+  );
+  assert.ok((run.evaluation?.parity?.maxProbabilityDifference ?? 1) < 1e-4, "ONNX and TensorFlow.js agree");
+  assert.equal(run.decision?.promote, true);
+  assert.match(run.traceId, /^[0-9a-f]{32}$/);
+});
+
+test("curl with JSON gets a prediction", async () => {
+  const { execFile } = await import("node:child_process");
+  const { promisify } = await import("node:util");
+  const body = JSON.stringify({ image: (await picture()).toString("base64"), topK: 3 });
+  const url = `${predictionUrl()}/${PredictionService.typeName}/Predict`;
+  const { stdout } = await promisify(execFile)("curl", [
+    "-sf",
+    "-H",
+    "content-type: application/json",
+    "-d",
+    body,
+    url,
+  ]);
+  checkAnswer(JSON.parse(stdout));
+});
+
+test("a Connect client gets a prediction", async () => {
+  const transport = createConnectTransport({ baseUrl: predictionUrl(), httpVersion: "1.1" });
+  const client = createConnectClient(PredictionService, transport);
+  checkAnswer(await client.predict({ input: { case: "image", value: await picture() }, topK: 3 }));
+});
+
+test("a gRPC-Web client gets a prediction", async () => {
+  const transport = createGrpcWebTransport({ baseUrl: predictionUrl(), httpVersion: "1.1" });
+  const client = createConnectClient(PredictionService, transport);
+  checkAnswer(await client.predict({ input: { case: "image", value: await picture() }, topK: 3 }));
+});
+
+test("a grpc-js client gets a prediction", async () => {
+  checkAnswer(await predictOverGrpc(await picture()));
+});
+
+test("bytes that are no image are an error that says so", async () => {
+  await assert.rejects(predictOverGrpc(Buffer.from("no image at all")), hasCode("IMAGE_UNREADABLE"));
+  const invalid = create(PredictRequestSchema);
+  const client = createClient(PredictionService, { address: platform.services.addresses.prediction });
+  await assert.rejects(client.predict(invalid), (thrown) => AppError.from(thrown).status === "invalid_argument");
+  client.close();
+});
+
+test("each stage answers a request of its own, with the same results", async () => {
+  const { addresses } = platform.services;
+  const datasets = createClient(DatasetService, { address: addresses.ingestion });
+  const training = createClient(TrainingService, { address: addresses.training });
+  const evaluation = createClient(EvaluationService, { address: addresses.evaluation });
+  try {
+    const prepared = await last(datasets.prepareDataset({ spec: smallRun.dataset }));
+    assert.equal(prepared?.update.case, "dataset");
+    const digest = prepared?.update.case === "dataset" ? prepared.update.value.digest : "";
+    assert.equal(digest, finished.run.dataset?.digest, "the same data set as in the run");
+    assert.equal((await datasets.getDataset({ digest })).manifest?.classes.length, 10);
+
+    const request = { datasetDigest: digest, spec: smallRun.training, modelName: "by-request" };
+    const trained = await last(training.train(request));
+    assert.equal(trained?.update.case, "model");
+    const version = trained?.update.case === "model" ? trained.update.value.version : 0;
+    assert.equal(version, 1);
+
+    const measured = await last(evaluation.evaluate({ modelName: "by-request", version }));
+    const report = measured?.update.case === "report" ? measured.update.value : undefined;
+    assert.equal(
+      report?.accuracy,
+      finished.run.evaluation?.accuracy,
+      "the same weights as in the run, the same accuracy",
+    );
+    const { networks } = await training.listNetworks({});
+    assert.ok(networks.some(({ name }) => name === "small"));
+  } finally {
+    for (const client of [datasets, training, evaluation]) client.close();
+  }
+});
+
+async function last<T>(stream: AsyncIterable<T>): Promise<T | undefined> {
+  let latest: T | undefined;
+  for await (const item of stream) latest = item;
+  return latest;
+}
+
+test("the same request sent twice is one run", async () => {
+  const { runId } = finished.run;
+  const { runId: again } = await platform.pipeline.requestRun({ spec: smallRun, runId });
+  assert.equal(again, runId);
+  const { runs } = await platform.pipeline.listRuns({});
+  assert.equal(runs.filter((run) => run.runId === runId).length, 1);
+});
+
+test("a source that is not there fails the run with the reason, and keeps the message as a dead letter", async () => {
+  const { run } = await platform.run({ spec: { ...smallRun, dataset: { source: "/nowhere/at-all" } } });
+  assert.equal(run.status, RunStatus.FAILED);
+  assert.equal(run.failure?.stage, "ingestion");
+  assert.match(run.failure?.message ?? "", /\/nowhere\/at-all/);
+  assert.ok((run.failure?.deadLetterSequence ?? 0n) > 0n);
+});
+
+test("an unknown network is refused before any work", async () => {
+  const spec = { ...smallRun, training: { network: "no-such-network" } };
+  await assert.rejects(platform.pipeline.requestRun({ spec }), hasCode("NETWORK_UNKNOWN"));
+  const odd = { ...smallRun, training: { hyperparameters: { learningRat: 1 } } };
+  await assert.rejects(platform.pipeline.requestRun({ spec: odd }), hasCode("CONFIGURATION_INVALID"));
+});
+
+test("a run that is cancelled in training stops and leaves no model", async () => {
+  const spec = { ...smallRun, training: { network: "small", epochs: 500 }, modelName: "cancelled" };
+  const { run } = await platform.run({ spec }, async ({ event }, { runId }) => {
+    if (event.case === "trainingEpochCompleted" && event.value.metrics?.epoch === 1) {
+      await platform.pipeline.cancelRun({ runId, reason: "a test" });
+    }
+  });
+  assert.equal(run.status, RunStatus.CANCELLED);
+  await assert.rejects(platform.registry.listModelVersions({ name: "cancelled" }), hasCode("MODEL_NOT_FOUND"));
+  await assert.rejects(platform.pipeline.cancelRun({ runId: run.runId }), hasCode("INVALID_REQUEST"));
+  // The training service is free again: the next run gets through.
+  const next = await platform.run(
+    { spec: { ...smallRun, modelName: "after-cancelled" } },
+    async ({ event }, { runId }) => {
+      if (event.case === "modelEvaluated")
+        await platform.pipeline.cancelRun({ runId, reason: "enough" }).catch(() => undefined);
+    },
+  );
+  assert.ok(next.run.modelVersion > 0);
+});
+
+test("rolling back is moving the alias, and the prediction service follows", async () => {
+  const { run } = await platform.run({ spec: { ...smallRun, training: { ...smallRun.training, seed: 8 } } });
+  assert.equal(run.decision?.promote, true, run.decision?.checks.map(({ message }) => message).join("; "));
+  const name = "default";
+  await assert.rejects(platform.registry.moveAlias({ name, version: 1, expectedVersion: 99 }), hasCode("CONFLICT"));
+  await platform.registry.moveAlias({ name, version: 1, expectedVersion: run.modelVersion, reason: "a test" });
+  await eventually(
+    "version 1 answers again",
+    async () => (await predictOverGrpc(await picture())).model?.version === 1,
+  );
+});
+
+test("one trace runs through all services, from the request to the first prediction", async () => {
+  const spans = await eventually("the first prediction is in the trace", async () => {
+    const found = await spansOf(finished.run.traceId);
+    return found.some(({ name }) => name === "first prediction") && found;
+  });
+  const services = new Set(spans.map(({ service }) => service));
+  assert.deepEqual([...services].sort(), ["evaluation", "ingestion", "pipeline", "prediction", "training"]);
+  const ids = new Set(spans.map(({ spanId }) => spanId));
+  const orphans = spans.filter(({ parentSpanId }) => parentSpanId && !ids.has(parentSpanId));
+  assert.deepEqual(
+    orphans.map(({ name }) => name),
+    [],
+    "every span's parent is in the trace",
+  );
+  const roots = spans.filter(({ parentSpanId }) => !parentSpanId);
+  assert.equal(roots.length, 1, `one root: ${roots.map(({ name }) => name).join(", ")}`);
+});
+
+interface WrittenSpan {
+  readonly name: string;
+  readonly service: string;
+  readonly spanId: string;
+  readonly parentSpanId?: string;
+}
+
+interface OtlpLine {
+  readonly resourceSpans: readonly {
+    readonly resource: { readonly attributes: readonly { key: string; value: { stringValue?: string } }[] };
+    readonly scopeSpans: readonly { readonly spans: readonly (WrittenSpan & { traceId: string })[] }[];
+  }[];
+}
+
+/** The spans of a trace, as the services wrote them to their files. */
+async function spansOf(traceId: string): Promise<WrittenSpan[]> {
+  const { traces } = platform.folders;
+  const spans: WrittenSpan[] = [];
+  for (const file of await readdir(traces)) {
+    const lines = (await readFile(join(traces, file), "utf8")).split("\n").filter((line) => line.endsWith("}"));
+    for (const { resourceSpans } of lines.map((line) => JSON.parse(line) as OtlpLine)) {
+      for (const { resource, scopeSpans } of resourceSpans) {
+        const service = resource.attributes.find(({ key }) => key === "service.name")?.value.stringValue ?? "";
+        const own = scopeSpans.flatMap((scope) => scope.spans).filter((span) => span.traceId === traceId);
+        spans.push(...own.map((span) => ({ ...span, service })));
+      }
+    }
+  }
+  return spans;
+}

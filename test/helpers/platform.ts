@@ -1,0 +1,115 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { type ServiceProcesses, startServices } from "../../cli/start/services.ts";
+import { type Folders, foldersIn } from "../../cli/start/session.ts";
+import { ModelRegistryService } from "../../gen/millrace/v1/model_pb.ts";
+import {
+  type GetRunResponse,
+  PipelineService,
+  type RequestRunRequestSchema,
+  type Run,
+  type RunEvent,
+} from "../../gen/millrace/v1/pipeline_pb.ts";
+import type { ServiceName } from "../../lib/config.ts";
+import { AppError } from "../../lib/errors.ts";
+import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
+import { startNats, type TestNats } from "./nats-server.ts";
+import { tempFolder } from "./temp-folder.ts";
+
+/** A broker and all services as real processes, as `npm start` runs them. */
+export interface Platform {
+  readonly nats: TestNats;
+  readonly folders: Folders;
+  readonly services: ServiceProcesses;
+  readonly pipeline: RpcClient<typeof PipelineService>;
+  readonly registry: RpcClient<typeof ModelRegistryService>;
+  /** What was said about services that died. */
+  readonly restarts: readonly string[];
+  /** Ends a service with SIGKILL; it is started again. */
+  kill(name: ServiceName): Promise<void>;
+  /** Requests a run and follows it to its end, across deaths of the pipeline service. */
+  run(request: RunRequest, onEvent?: (event: RunEvent, run: Run) => Promise<void> | void): Promise<FinishedRun>;
+}
+
+export type RunRequest = MessageInitShape<typeof RequestRunRequestSchema>;
+
+export interface FinishedRun {
+  readonly run: Run;
+  /** Each event once, in order. */
+  readonly events: readonly RunEvent[];
+}
+
+/** A run that takes a few seconds: few images, two epochs, and a gate that lets anything through. */
+export const smallRun = {
+  dataset: { source: "pictograms", limitPerClass: 20 },
+  training: { network: "small", epochs: 2, seed: 7 },
+  gate: { minimumAccuracy: 0 },
+} as const;
+
+/** Starts everything in a temporary folder and stops it when the test ends. */
+export async function startPlatform(t: TestContext, env: NodeJS.ProcessEnv = {}): Promise<Platform> {
+  let stop = async () => {};
+  t.after(() => stop());
+  const nats = await startNats(t);
+  const folders = foldersIn(await tempFolder(t));
+  const restarts: string[] = [];
+  const onRestart = (message: string) => void restarts.push(message);
+  const services = await startServices({ natsUrl: nats.url, folders, env: { ...process.env, ...env }, onRestart });
+  const address = services.addresses.pipeline;
+  const pipeline = createClient(PipelineService, { address });
+  const registry = createClient(ModelRegistryService, { address });
+  stop = async () => {
+    pipeline.close();
+    registry.close();
+    await services[Symbol.asyncDispose]();
+  };
+  await services.ready();
+  return {
+    nats,
+    folders,
+    services,
+    pipeline,
+    registry,
+    restarts,
+    kill: (name) => kill(name, folders),
+    run: (request, onEvent) => followRun(pipeline, request, onEvent),
+  };
+}
+
+/** Every line of a service's log names its process. */
+async function kill(name: ServiceName, { logs }: Folders): Promise<void> {
+  const lines = (await readFile(join(logs, `${name}.jsonl`), "utf8")).trimEnd().split("\n");
+  const { pid } = JSON.parse(lines.at(-1) ?? "{}") as { pid?: number };
+  if (pid === undefined) throw new Error(`the log of ${name} names no process`);
+  process.kill(pid, "SIGKILL");
+}
+
+const followDeadlineMs = 240_000;
+
+async function followRun(
+  pipeline: RpcClient<typeof PipelineService>,
+  request: RunRequest,
+  onEvent: (event: RunEvent, run: Run) => Promise<void> | void = () => {},
+): Promise<FinishedRun> {
+  const { runId } = await pipeline.requestRun(request);
+  const events = new Map<bigint, RunEvent>();
+  let run: GetRunResponse["run"];
+  const signal = AbortSignal.timeout(followDeadlineMs);
+  for (;;) {
+    try {
+      for await (const update of pipeline.watchRun({ runId }, { signal })) {
+        if (update.event === undefined || update.run === undefined) continue;
+        run = update.run;
+        if (events.has(update.event.sequence)) continue;
+        events.set(update.event.sequence, update.event);
+        await onEvent(update.event, run);
+      }
+      if (run?.finishedAt !== undefined) return { run, events: [...events.values()] };
+    } catch (thrown) {
+      // The pipeline service was killed or is starting: watching begins again, from the first event.
+      if (signal.aborted || AppError.from(thrown).status !== "unavailable") throw thrown;
+    }
+  }
+}
