@@ -30,7 +30,7 @@ export function untilAborted<T>(signal: AbortSignal, work: () => Promise<T>): Pr
 }
 
 /** Calls back when the signal aborts, at once if it has. Returns how to stop listening. */
-function onAbort(signal: AbortSignal, callback: () => void): () => void {
+export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   if (signal.aborted) {
     callback();
     return () => {};

@@ -12,6 +12,7 @@ const codeOfStatus: Readonly<Partial<Record<GrpcStatus, ErrorCode>>> = {
   [GrpcStatus.CANCELLED]: "CANCELLED",
   [GrpcStatus.DEADLINE_EXCEEDED]: "DEADLINE_EXCEEDED",
   [GrpcStatus.INVALID_ARGUMENT]: "INVALID_REQUEST",
+  [GrpcStatus.UNAVAILABLE]: "SERVICE_UNAVAILABLE",
 };
 
 /** Statuses after which another try can help although the server did not say so. */

@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { DescService } from "@bufbuild/protobuf";
 import {
   type ConnectRouter,
@@ -87,6 +88,8 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
   const { services, health } = options;
   const limits = { ...defaultLimits, ...options.limits };
   const draining = new AbortController();
+  // Every open stream listens: that is no leak.
+  setMaxListeners(0, draining.signal);
   health.register(services.map(({ service }) => service));
   const port = createPort(createHandler(options, limits, draining.signal), limits);
 

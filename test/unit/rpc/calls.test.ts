@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { Code, ConnectError, createClient as createConnectClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { ViolationsSchema } from "../../../gen/buf/validate/validate_pb.ts";
@@ -96,6 +97,28 @@ test("a cancelled grpc-js call fails with CANCELLED, before and after it was sen
   await reached;
   cancel.abort();
   assert.equal(await code, "CANCELLED");
+});
+
+test("clients that leave streams in the middle end them, and are no failure of the server", async (t) => {
+  const server = await startServer(t);
+  const pipeline = createClient(PipelineService, { address: server.address });
+  server.closeLater(() => pipeline.close());
+  const leave = async () => {
+    let messages = 0;
+    for await (const _ of pipeline.watchRun({ runId: "endless" })) if (++messages === 50) break;
+  };
+  await Promise.all(Array.from({ length: 20 }, leave));
+  const ended = () => server.logLines.filter(({ event }) => event === "rpc.call");
+  for (let tries = 0; ended().length < 20 && tries < 100; tries++) await delay(20);
+  const statuses = ended().map(({ status }) => status);
+  assert.deepEqual(
+    statuses,
+    Array.from({ length: 20 }, () => "CANCELLED"),
+  );
+  assert.deepEqual(
+    server.logLines.filter(({ event }) => event === "rpc.failed"),
+    [],
+  );
 });
 
 test("a call to a port where nobody listens fails as retryable, with the address", async () => {

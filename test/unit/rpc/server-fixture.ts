@@ -27,7 +27,8 @@ export interface RunningServer extends ListeningServer {
 /**
  * A server on a free port whose prediction service does what the image's text says:
  * "missing" and "stranger" throw, "field" names a field, "wait" waits for its signal, "deaf" waits for ever,
- * and anything else is the label of the answer. WatchRun sends one message and waits for its signal.
+ * and anything else is the label of the answer. WatchRun sends one message and waits for its signal; of the run
+ * "endless" it sends messages as fast as it can.
  *
  * The test fails if a connection is still open after it.
  */
@@ -108,6 +109,7 @@ function pipelineService(wait: (signal: AbortSignal) => void): ServiceImpl<typeo
     cancelRun: unused,
     async *watchRun({ runId }, { signal }) {
       yield await withSpan("look for the run", {}, () => ({ run: { runId } }));
+      if (runId === "endless") for (;;) yield { run: { runId: runId.repeat(1_000) } };
       wait(signal);
       await aborted(signal);
     },
