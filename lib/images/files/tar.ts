@@ -2,7 +2,7 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
-import { extract, type Header } from "tar-stream";
+import { type Extract, extract } from "tar-stream";
 import { AppError } from "../../errors.ts";
 import { type ArchiveGuard, createArchiveGuard, isHidden } from "./archive-limits.ts";
 import type { FileTree, FileTreeOptions, TreeFile } from "./file-tree.ts";
@@ -37,44 +37,56 @@ interface UnpackOptions extends TarOptions {
   readonly guard: ArchiveGuard;
 }
 
-/** An entry as its content's stream. */
-interface TarEntry extends AsyncIterable<Uint8Array> {
-  readonly header: Header;
-  resume(): void;
-}
-
 async function unpack(path: string, { spool, guard, gzipped, signal }: UnpackOptions): Promise<TreeFile[]> {
-  // A stream by its behaviour, though its types are of another family than Node's.
-  const archive = extract() as unknown as NodeJS.ReadWriteStream & AsyncIterable<TarEntry>;
+  const archive = extract();
+  const packed = createReadStream(path, { highWaterMark: 1024 * 1024, signal });
+  const feeding = gzipped
+    ? pipeline(packed, createGunzip({ chunkSize: 256 * 1024 }), (unpacked) => feed(archive, unpacked, guard))
+    : feed(archive, packed, guard);
+  // Whichever of the two fails, the other is ended by the archive's being destroyed.
+  const fed = feeding.catch((error: Error) => archive.destroy(error));
   const files: TreeFile[] = [];
   let end = 0;
-  const count = async function* (source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-    for await (const chunk of source) {
-      guard.unpacked(chunk.length);
-      yield chunk;
-    }
-  };
-  const spoolEntries = async (entries: AsyncIterable<TarEntry>): Promise<void> => {
-    for await (const entry of entries) {
+  try {
+    for await (const entry of archive) {
       const { name, type, size = 0 } = entry.header;
       guard.entry(name, type === "contiguous-file" ? "file" : (type ?? "file"));
-      const wanted = type !== "directory" && !isHidden(name.replace(/^(\.\/)+/, ""));
-      if (!wanted) {
-        entry.resume();
-        continue;
-      }
+      const filePath = name.replace(/^(\.\/)+/, "");
+      const wanted = type !== "directory" && !isHidden(filePath);
       const start = end;
-      for await (const chunk of entry) await spool.append(chunk);
+      for await (const chunk of entry as AsyncIterable<Uint8Array>) if (wanted) await spool.append(chunk);
+      if (!wanted) continue;
       end += size;
-      files.push({ path: name.replace(/^(\.\/)+/, ""), sizeBytes: size, read: () => spool.read(start, size) });
+      files.push({ path: filePath, sizeBytes: size, read: () => spool.read(start, size) });
     }
-  };
-  const source = createReadStream(path, { highWaterMark: 1024 * 1024 });
-  if (gzipped)
-    await pipeline(source, createGunzip({ chunkSize: 256 * 1024 }), count, archive, spoolEntries, { signal });
-  else await pipeline(source, count, archive, spoolEntries, { signal });
+  } finally {
+    archive.destroy(null);
+    await fed;
+  }
   await spool.flush();
   return files;
+}
+
+/** Writes a tar's bytes to its parser, no faster than it takes them. A refusal is passed on through the parser. */
+async function feed(archive: Extract, bytes: AsyncIterable<Buffer>, guard: ArchiveGuard): Promise<void> {
+  for await (const chunk of bytes) {
+    try {
+      guard.unpacked(chunk.length);
+    } catch (error) {
+      archive.destroy(AppError.from(error));
+    }
+    if (archive.destroying) return;
+    if (!archive.write(chunk)) await drained(archive);
+  }
+  archive.end(undefined);
+}
+
+/** Resolves when a stream takes more, or never will. */
+function drained(archive: Extract): Promise<void> {
+  return new Promise((resolve) => {
+    archive.once("drain", () => resolve());
+    archive.once("close", () => resolve());
+  });
 }
 
 /** Whether an error came from the operating system (no space, no permission) rather than from the archive's content. */
