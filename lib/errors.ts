@@ -50,6 +50,7 @@ export const errorTable = {
   MODEL_NOT_READY: { status: "unavailable", retryable: true },
   NETWORK_UNKNOWN: { status: "invalid_argument", retryable: false },
   RUN_NOT_FOUND: { status: "not_found", retryable: false },
+  SERVICE_UNAVAILABLE: { status: "unavailable", retryable: true },
   SHUTTING_DOWN: { status: "unavailable", retryable: true },
   STREAM_FULL: { status: "resource_exhausted", retryable: true },
   TRAINING_DIVERGED: { status: "failed_precondition", retryable: false },

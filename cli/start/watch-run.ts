@@ -1,6 +1,7 @@
 import type { PipelineService, Run } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { RpcClient } from "../../lib/rpc/client.ts";
+import { followRun } from "../follow-run.ts";
 import type { StartOptions } from "./options.ts";
 import { runSeconds, statusName } from "./report.ts";
 import { applyToView, emptyView, plainLine, type RunView, renderView, stageNames } from "./run-view.ts";
@@ -18,8 +19,7 @@ export async function requestAndWatch(session: Session, pipeline: RpcClient<type
   const redraw = () => screen.draw(renderView(view, style, Date.now()));
   const ticking = setInterval(redraw, redrawIntervalMs);
   try {
-    for await (const { event, run } of pipeline.watchRun({ runId }, { signal: interrupted })) {
-      if (event === undefined || run === undefined) continue;
+    for await (const { event, run } of followRun(pipeline, runId, interrupted)) {
       const before = view;
       view = applyToView(view, event, run);
       last = run;

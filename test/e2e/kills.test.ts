@@ -11,7 +11,7 @@ const killAt: Partial<Record<NonNullable<RunEvent["event"]["case"]>, ServiceName
   datasetPrepared: "pipeline",
   trainingEpochCompleted: "training",
   evaluationStarted: "evaluation",
-  modelEvaluated: "prediction",
+  modelPromoted: "prediction",
 };
 
 test("a run ends the same, with each effect once, though every service is killed in the middle of its stage", async (t) => {

@@ -2,18 +2,17 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { followRun } from "../../cli/follow-run.ts";
 import { type ServiceProcesses, startServices } from "../../cli/start/services.ts";
 import { type Folders, foldersIn } from "../../cli/start/session.ts";
 import { ModelRegistryService } from "../../gen/millrace/v1/model_pb.ts";
 import {
-  type GetRunResponse,
   PipelineService,
   type RequestRunRequestSchema,
   type Run,
   type RunEvent,
 } from "../../gen/millrace/v1/pipeline_pb.ts";
 import type { ServiceName } from "../../lib/config.ts";
-import { AppError } from "../../lib/errors.ts";
 import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { startNats, type TestNats } from "./nats-server.ts";
 import { tempFolder } from "./temp-folder.ts";
@@ -29,7 +28,7 @@ export interface Platform {
   readonly restarts: readonly string[];
   /** Ends a service with SIGKILL; it is started again. */
   kill(name: ServiceName): Promise<void>;
-  /** Requests a run and follows it to its end, across deaths of the pipeline service. */
+  /** Requests a run and follows it to its end. */
   run(request: RunRequest, onEvent?: (event: RunEvent, run: Run) => Promise<void> | void): Promise<FinishedRun>;
 }
 
@@ -74,7 +73,7 @@ export async function startPlatform(t: TestContext, env: NodeJS.ProcessEnv = {})
     registry,
     restarts,
     kill: (name) => kill(name, folders),
-    run: (request, onEvent) => followRun(pipeline, request, onEvent),
+    run: (request, onEvent) => runToEnd(pipeline, request, onEvent),
   };
 }
 
@@ -88,28 +87,19 @@ async function kill(name: ServiceName, { logs }: Folders): Promise<void> {
 
 const followDeadlineMs = 240_000;
 
-async function followRun(
+async function runToEnd(
   pipeline: RpcClient<typeof PipelineService>,
   request: RunRequest,
   onEvent: (event: RunEvent, run: Run) => Promise<void> | void = () => {},
 ): Promise<FinishedRun> {
   const { runId } = await pipeline.requestRun(request);
-  const events = new Map<bigint, RunEvent>();
-  let run: GetRunResponse["run"];
-  const signal = AbortSignal.timeout(followDeadlineMs);
-  for (;;) {
-    try {
-      for await (const update of pipeline.watchRun({ runId }, { signal })) {
-        if (update.event === undefined || update.run === undefined) continue;
-        run = update.run;
-        if (events.has(update.event.sequence)) continue;
-        events.set(update.event.sequence, update.event);
-        await onEvent(update.event, run);
-      }
-      if (run?.finishedAt !== undefined) return { run, events: [...events.values()] };
-    } catch (thrown) {
-      // The pipeline service was killed or is starting: watching begins again, from the first event.
-      if (signal.aborted || AppError.from(thrown).status !== "unavailable") throw thrown;
-    }
+  const events: RunEvent[] = [];
+  let run: Run | undefined;
+  for await (const update of followRun(pipeline, runId, AbortSignal.timeout(followDeadlineMs))) {
+    events.push(update.event);
+    run = update.run;
+    await onEvent(update.event, run);
   }
+  if (run === undefined) throw new Error(`run ${runId} had no event`);
+  return { run, events };
 }

@@ -1,0 +1,41 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { PipelineService, Run, RunEvent } from "../gen/millrace/v1/pipeline_pb.ts";
+import { AppError } from "../lib/errors.ts";
+import type { RpcClient } from "../lib/rpc/client.ts";
+
+/** An event of a run, and the run after it. */
+export interface RunUpdate {
+  readonly event: RunEvent;
+  readonly run: Run;
+}
+
+const pauseMs = 200;
+
+/**
+ * The events of a run, each once and in order, until it has ended. A pipeline service that dies meanwhile is waited for:
+ * watching begins again, and what was seen is left out.
+ */
+export async function* followRun(
+  pipeline: RpcClient<typeof PipelineService>,
+  runId: string,
+  signal: AbortSignal,
+): AsyncGenerator<RunUpdate> {
+  let seen = 0n;
+  let ended = false;
+  while (!ended) {
+    try {
+      for await (const { event, run } of pipeline.watchRun({ runId }, { signal })) {
+        if (event === undefined || run === undefined || event.sequence <= seen) continue;
+        seen = event.sequence;
+        yield { event, run };
+      }
+      ended = true;
+    } catch (thrown) {
+      // Nobody knows the run yet where the service has just started and not read the stream.
+      const error = AppError.from(thrown);
+      const passing = error.status === "unavailable" || (error.code === "RUN_NOT_FOUND" && seen > 0n);
+      if (signal.aborted || !passing) throw thrown;
+      await delay(pauseMs, undefined, { signal });
+    }
+  }
+}
