@@ -1,10 +1,11 @@
 /** Inference in a thread of its own, because ONNX Runtime holds the thread that calls it. */
 import type { Worker } from "node:worker_threads";
 import { AppError } from "../errors.ts";
-import type { InferenceMessage, InferenceRequest, InferenceWorkerData } from "./inference-worker.ts";
+import type { InferenceMessage, InferenceRun, InferenceWorkerData } from "./inference-worker.ts";
 import { describeModel, type ModelDescription } from "./model-description.ts";
 import { errorFromMessage, startThread } from "./thread.ts";
 
+/** Dispose of it to end its thread: what is pending rejects at once, the run it is in is the last. */
 export interface InferenceWorker extends AsyncDisposable {
   /** What the model says about itself. */
   readonly description: ModelDescription;
@@ -43,7 +44,8 @@ interface PendingRun {
 /** Loads a model that Millrace has trained. Throws ARTIFACT_CORRUPT if it is none or cannot be loaded. */
 export async function createInferenceWorker({ onnx, intraOpThreads = 0 }: InferenceOptions): Promise<InferenceWorker> {
   const description = describeModel(onnx);
-  const workerData: InferenceWorkerData = { onnx, intraOpThreads };
+  const closing = new Int32Array(new SharedArrayBuffer(4));
+  const workerData: InferenceWorkerData = { onnx, intraOpThreads, closing };
   const thread = startThread(new URL("./inference-worker.ts", import.meta.url), { workerData });
   const pending = new Map<number, PendingRun>();
   const state = watch(thread, pending);
@@ -60,7 +62,7 @@ export async function createInferenceWorker({ onnx, intraOpThreads = 0 }: Infere
       if (death !== undefined) throw death;
       const id = nextId++;
       const own = transfer && pixels.buffer instanceof ArrayBuffer && pixels.byteLength === pixels.buffer.byteLength;
-      const request: InferenceRequest = {
+      const request: InferenceRun = {
         id,
         count: n,
         pixels: own ? (pixels as Uint8Array<ArrayBuffer>) : pixels.slice(),
@@ -71,7 +73,10 @@ export async function createInferenceWorker({ onnx, intraOpThreads = 0 }: Infere
       });
     },
     async [Symbol.asyncDispose]() {
-      await thread.terminate();
+      Atomics.store(closing, 0, 1);
+      state.close();
+      thread.postMessage(undefined);
+      await state.ended;
     },
   };
 }
@@ -84,12 +89,12 @@ function watch(thread: Worker, pending: Map<number, PendingRun>) {
     pending.delete(id);
     return run;
   };
+  const die = (reason: AppError): void => {
+    death ??= reason;
+    for (const id of [...pending.keys()]) settle(id)?.reject(death);
+  };
+  const ended = new Promise<void>((resolve) => thread.once("exit", () => resolve()));
   const ready = new Promise<void>((resolve, reject) => {
-    const die = (reason: AppError): void => {
-      death ??= reason;
-      reject(death);
-      for (const id of [...pending.keys()]) settle(id)?.reject(death);
-    };
     thread.on("message", (message: InferenceMessage) => {
       if (message.kind === "ready") resolve();
       else if (message.kind === "refused") reject(errorFromMessage(message.error));
@@ -98,8 +103,9 @@ function watch(thread: Worker, pending: Map<number, PendingRun>) {
     });
     thread.on("error", (error) => die(dead(`failed: ${AppError.from(error).message}`, error)));
     thread.on("exit", (code) => die(dead(`ended with exit code ${code}`)));
+    thread.on("exit", () => reject(death));
   });
-  return { ready, death: () => death };
+  return { ready, ended, death: () => death, close: () => die(dead("was closed")) };
 }
 
 function dead(what: string, cause?: unknown): AppError {

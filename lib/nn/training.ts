@@ -114,7 +114,8 @@ export function startTraining(request: TrainingRequest, listeners: TrainingListe
     async cancel() {
       Atomics.store(cancelled, 0, 1);
       abandon(new AppError("CANCELLED", "the training was cancelled"));
-      await Promise.all([worker.terminate(), ended]);
+      // Not terminate(): it cannot interrupt native code either, and tearing a thread down around it may crash the process.
+      await ended;
     },
   };
 }

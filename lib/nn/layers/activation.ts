@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Graph, Value } from "../onnx/graph.ts";
 import { cast, compare, multiply, unary } from "../onnx/operators.ts";
-import { type LayerDefinition, type LayerNode, noFlops, noWeights } from "./definition.ts";
+import { type LayerDefinition, type LayerNode, noFlops } from "./definition.ts";
 import { absentOption, readOptions } from "./options.ts";
 
 interface ActivationFunction {
@@ -41,7 +41,10 @@ export const reluLayer = elementWise((node) => {
 
 function elementWise(functionOf: (node: LayerNode) => ActivationFunction): LayerDefinition {
   return {
-    weights: noWeights,
+    weights(node) {
+      functionOf(node);
+      return [];
+    },
     flops: noFlops,
     infer: ({ graph, node, inputs: [x] }) => functionOf(node).forward(graph, x),
     train({ graph, node, inputs: [x] }) {

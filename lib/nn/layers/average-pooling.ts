@@ -18,7 +18,10 @@ import { imageSize, windowFromSpec } from "./window.ts";
 const options = z.object({ ...windowOptions, poolSize: pairOption });
 
 export const averagePoolingLayer: LayerDefinition = {
-  weights: noWeights,
+  weights(node) {
+    windowOf(node);
+    return [];
+  },
   flops: noFlops,
   infer({ graph, node, inputs: [x] }) {
     const window = windowOf(node);

@@ -81,7 +81,7 @@ export interface TrainedLayer {
 }
 
 export interface LayerDefinition {
-  /** The weights the layer has with this configuration. Throws LAYER_UNSUPPORTED for options we do not have. */
+  /** The weights the layer has with this configuration. Called first, throws LAYER_UNSUPPORTED for options we do not have. */
   weights(node: LayerNode): readonly WeightSpec[];
   /** Multiplications and additions of one image's forward pass, matrix products and convolutions only. */
   flops(node: LayerNode): number;

@@ -5,13 +5,16 @@
  */
 import { z } from "zod";
 import { multiply } from "../onnx/operators.ts";
-import { type LayerDefinition, noFlops, noWeights } from "./definition.ts";
+import { type LayerDefinition, noFlops } from "./definition.ts";
 import { absentOption, readOptions } from "./options.ts";
 
 const options = z.object({ rate: z.number().min(0).lt(1), noiseShape: absentOption });
 
 export const dropoutLayer: LayerDefinition = {
-  weights: noWeights,
+  weights(node) {
+    readOptions(node, options);
+    return [];
+  },
   flops: noFlops,
   infer: ({ inputs: [x] }) => x,
   train({ graph, node, inputs: [x], mask }) {

@@ -6,7 +6,7 @@ import { z } from "zod";
 import type { Graph, Value } from "../onnx/graph.ts";
 import { poolingAttributes, reshape, type Window, windowCount } from "../onnx/operators.ts";
 import { elementCount, fixed } from "../onnx/shape.ts";
-import { type LayerDefinition, type LayerNode, noFlops, noWeights } from "./definition.ts";
+import { type LayerDefinition, type LayerNode, noFlops } from "./definition.ts";
 import { pairOption, readOptions, windowOptions } from "./options.ts";
 import { imageSize, windowFromSpec } from "./window.ts";
 
@@ -24,7 +24,10 @@ export const globalMaxPoolingLayer = maxPooling((node) => {
 
 function maxPooling(windowOf: (node: LayerNode) => Window): LayerDefinition {
   return {
-    weights: noWeights,
+    weights(node) {
+      windowOf(node);
+      return [];
+    },
     flops: noFlops,
     infer({ graph, node, inputs: [x] }) {
       const window = windowOf(node);

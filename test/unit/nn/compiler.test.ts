@@ -1,0 +1,197 @@
+/** Reading networks, building graphs, folding, and the inference model against TensorFlow.js. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { LayersModel } from "@tensorflow/tfjs-layers";
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import { foldBatchNormalization } from "../../../lib/nn/batch-normalization-folding.ts";
+import { buildInferenceModel } from "../../../lib/nn/inference-graph.ts";
+import { supportedLayers } from "../../../lib/nn/layers.ts";
+import { loadLayersModel, saveLayersModel } from "../../../lib/nn/layers-model.ts";
+import { inverseAxes, permute } from "../../../lib/nn/layout.ts";
+import { networks } from "../../../lib/nn/networks.ts";
+import { createGraph } from "../../../lib/nn/onnx/graph.ts";
+import { add, matMul, reshape } from "../../../lib/nn/onnx/operators.ts";
+import { predictWithLayersModel } from "../../../lib/nn/parity.ts";
+import { planFromLayersModel } from "../../../lib/nn/plan.ts";
+import { core, layers as tf } from "../../../lib/nn/tensorflow.ts";
+import { assertAllClose } from "./layer-harness.ts";
+import { byteArray, normalArray } from "./random-arrays.ts";
+
+const normalization = { mean: [0.5, 0.4, 0.45], standardDeviation: [0.25, 0.2, 0.3] };
+const seed = 21;
+
+for (const network of networks) {
+  test(`the inference model of ${network.name} gives the probabilities of TensorFlow.js, for any batch size`, async () => {
+    const model = network.build({ height: 16, width: 8, channels: 3, classes: 5, seed });
+    await assertSamePredictions(randomized(model), network.name === "paper" ? [1] : [1, 3]);
+  });
+}
+
+const shapes: Readonly<Record<string, () => LayersModel>> = {
+  "a convolution with bias before batch normalisation": () =>
+    sequential(tf.layers.conv2d({ filters: 4, kernelSize: 3 }), tf.layers.batchNormalization(), tf.layers.flatten()),
+  "a dense layer before batch normalisation": () =>
+    sequential(tf.layers.flatten(), tf.layers.dense({ units: 6, useBias: false }), tf.layers.batchNormalization()),
+  "a convolution with ReLU between it and batch normalisation": () =>
+    sequential(
+      tf.layers.conv2d({ filters: 4, kernelSize: 3, activation: "relu" }),
+      tf.layers.batchNormalization(),
+      tf.layers.flatten(),
+    ),
+  "average pooling with same padding": () =>
+    sequential(tf.layers.averagePooling2d({ poolSize: 3, strides: 2, padding: "same" }), tf.layers.flatten()),
+};
+
+for (const [name, build] of Object.entries(shapes)) {
+  test(`${name} gives the probabilities of TensorFlow.js`, () => assertSamePredictions(randomized(build()), [2]));
+}
+
+test("batch normalisation folds into a convolution or dense layer, but not past a ReLU", () => {
+  const folded = Object.values(shapes)
+    .slice(0, 3)
+    .map((build) => {
+      const { nodes } = foldBatchNormalization(planFromLayersModel(build()));
+      return nodes.filter(({ className }) => className === "BatchNormalization").length;
+    });
+  assert.deepEqual(folded, [0, 0, 1]);
+});
+
+test("a convolution that two layers read keeps its batch normalisation apart", async () => {
+  const image = tf.input({ shape: [16, 8, 3] });
+  type Symbolic = typeof image;
+  const stem = tf.layers.conv2d({ filters: 4, kernelSize: 3 }).apply(image) as Symbolic;
+  const normalized = tf.layers.batchNormalization().apply(stem) as Symbolic;
+  const sum = tf.layers.add().apply([stem, normalized]) as Symbolic;
+  const vector = tf.layers.globalAveragePooling2d({}).apply(sum) as Symbolic;
+  const head = tf.layers.dense({ units: 3, activation: "softmax" }).apply(vector) as Symbolic;
+  const model = randomized(tf.model({ inputs: image, outputs: head }));
+  const { nodes } = foldBatchNormalization(planFromLayersModel(model));
+  assert.ok(nodes.some(({ className }) => className === "BatchNormalization"));
+  await assertSamePredictions(model, [2]);
+});
+
+const unsupported: Readonly<Record<string, { build: () => LayersModel; message: RegExp }>> = {
+  "a layer that is not in the table": {
+    build: () => sequential(tf.layers.upSampling2d({ name: "bigger" }), tf.layers.flatten()),
+    message: /layer bigger: UpSampling2D is not supported; these are: Activation, Add,/,
+  },
+  "an activation that is not in the table": {
+    build: () =>
+      sequential(
+        tf.layers.conv2d({ filters: 2, kernelSize: 1, activation: "selu", name: "conv" }),
+        tf.layers.flatten(),
+      ),
+    message: /layer conv\/activation .*option activation/,
+  },
+  "an L1 regulariser": {
+    build: () =>
+      sequential(
+        tf.layers.flatten(),
+        tf.layers.dense({ units: 2, name: "lasso", kernelRegularizer: tf.regularizers.l1() }),
+      ),
+    message: /layer lasso .*option kernelRegularizer/,
+  },
+  "channels first": {
+    build: () =>
+      sequential(
+        tf.layers.maxPooling2d({ poolSize: 1, dataFormat: "channelsFirst", name: "pool" }),
+        tf.layers.flatten(),
+      ),
+    message: /layer pool .*option dataFormat/,
+  },
+  "a frozen layer": {
+    build: () => sequential(tf.layers.flatten(), tf.layers.dense({ units: 2, trainable: false, name: "ice" })),
+    message: /layer ice .*frozen/,
+  },
+  "a dense layer on images": {
+    build: () => sequential(tf.layers.dense({ units: 2, name: "pointwise" }), tf.layers.flatten()),
+    message: /layer pointwise .*vectors/,
+  },
+  "an end without softmax": {
+    build: () =>
+      tf.sequential({ layers: [tf.layers.flatten({ inputShape: [4, 4, 1] }), tf.layers.dense({ units: 2 })] }),
+    message: /must end in a softmax/,
+  },
+};
+
+for (const [name, { build, message }] of Object.entries(unsupported)) {
+  test(`${name} is refused by name`, () => {
+    assert.throws(() => planFromLayersModel(build()), { code: "LAYER_UNSUPPORTED", message });
+  });
+}
+
+test("the list of supported layers is in order and names the softmax", () => {
+  assert.deepEqual([...supportedLayers], [...supportedLayers].sort());
+  assert.ok(supportedLayers.includes("Softmax (last layer)"));
+});
+
+test("a layers model keeps its weights through its files, and damaged files are refused", async () => {
+  const model = sequential(tf.layers.flatten());
+  const files = await saveLayersModel(model);
+  const loaded = await loadLayersModel(files);
+  assert.deepEqual(
+    loaded.getWeights().map((w) => w.dataSync()),
+    model.getWeights().map((w) => w.dataSync()),
+  );
+  await assert.rejects(loadLayersModel({ ...files, weights: files.weights.slice(0, 8) }), { code: "ARTIFACT_CORRUPT" });
+  await assert.rejects(loadLayersModel({ ...files, modelJson: "{}" }), { code: "ARTIFACT_CORRUPT" });
+});
+
+test("turning axes moves every element to its place, and back", () => {
+  const values = Float32Array.of(0, 1, 2, 3, 4, 5);
+  assert.deepEqual([...permute(values, [2, 3], [1, 0])], [0, 3, 1, 4, 2, 5]);
+  const random = normalArray(seed, 2 * 3 * 4 * 5);
+  const axes = [3, 2, 0, 1];
+  assert.deepEqual(permute(permute(random, [2, 3, 4, 5], axes), [5, 4, 2, 3], inverseAxes(axes)), random);
+});
+
+test("a graph refuses shapes that do not fit and names that are taken", () => {
+  const graph = createGraph({ name: "test" });
+  const x = graph.input("x", "float32", ["N", 3]);
+  assert.throws(() => graph.input("x", "float32", []), /two values named x/);
+  assert.throws(
+    () => matMul(graph, x, graph.tensor("w", "float32", [2, 2], [1, 2, 3, 4])),
+    /cannot multiply matrices \[N, 3\]/,
+  );
+  assert.throws(() => add(graph, x, graph.tensor("b", "float32", [2], [1, 2])), /do not broadcast/);
+  assert.throws(() => reshape(graph, x, ["N", 4]), /cannot reshape/);
+  assert.throws(() => graph.tensor("t", "float32", [3], [1]), /has 1 elements/);
+});
+
+/** Each part in turn, after a 16x8 input and before a dense softmax. */
+function sequential(...parts: LayersModel["layers"]): LayersModel {
+  const model = tf.sequential();
+  model.add(tf.layers.inputLayer({ inputShape: [16, 8, 3] }));
+  for (const part of parts) model.add(part);
+  model.add(tf.layers.dense({ units: 3, activation: "softmax" }));
+  return model;
+}
+
+/** Random weights, running statistics and biases too, so that nothing is hidden by a zero. */
+function randomized(model: LayersModel): LayersModel {
+  const tensors = model.getWeights().map((tensor, index) => {
+    const values = normalArray(seed + index, tensor.size);
+    const positive = model.weights[index]?.originalName.endsWith("moving_variance") ?? false;
+    const spread = tensor.rank > 1 ? 1 / Math.sqrt(tensor.size / (tensor.shape.at(-1) ?? 1)) : 0.5;
+    return core.tensor(
+      values.map((value) => (positive ? 0.5 + value * value : value * spread)),
+      tensor.shape,
+    );
+  });
+  model.setWeights(tensors);
+  return model;
+}
+
+async function assertSamePredictions(model: LayersModel, batchSizes: readonly number[]): Promise<void> {
+  const onnx = buildInferenceModel(planFromLayersModel(model), normalization);
+  const session = await InferenceSession.create(onnx, { logSeverityLevel: 3, intraOpNumThreads: 1 });
+  const files = await saveLayersModel(model);
+  for (const n of batchSizes) {
+    const pixels = byteArray(seed, n * 3 * 16 * 8);
+    const results = await session.run({ pixels: new Tensor("uint8", pixels, [n, 3, 16, 8]) });
+    const expected = await predictWithLayersModel(files, pixels, n, normalization);
+    assertAllClose(results.probabilities?.data as Float32Array, expected, 1e-4, `probabilities of ${n}, seed ${seed}`);
+    assert.equal(results.logits?.data.length, expected.length);
+  }
+  await session.release();
+}

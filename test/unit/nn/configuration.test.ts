@@ -1,0 +1,102 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { AppError } from "../../../lib/errors.ts";
+import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
+import { engineNameFromEnvironment, engineVersion, findEngine } from "../../../lib/nn/engine.ts";
+import { networks } from "../../../lib/nn/networks.ts";
+
+for (const { name, defaults } of networks) {
+  test(`the defaults of ${name} are a complete configuration`, () => {
+    assert.deepEqual(resolveTrainingConfig(name), defaults);
+  });
+}
+
+test("overrides reach into nested options and leave the rest", () => {
+  const config = resolveTrainingConfig("small", {
+    epochs: 3,
+    optimizer: { learningRate: 0.5 },
+    augmentation: { translation: 0 },
+  });
+  const { defaults } = networks.find(({ name }) => name === "small") ?? assert.fail();
+  assert.deepEqual(config, {
+    ...defaults,
+    epochs: 3,
+    optimizer: { ...defaults.optimizer, learningRate: 0.5 },
+    augmentation: { ...defaults.augmentation, translation: 0 },
+  });
+});
+
+test("an optimiser of another kind replaces the default and gets its own defaults", () => {
+  const { optimizer } = resolveTrainingConfig("small", { optimizer: { kind: "adam", learningRate: 0.01 } });
+  const expected = { kind: "adam", learningRate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, weightDecay: 0 };
+  assert.deepEqual(optimizer, expected);
+});
+
+test("the resolved configuration is frozen, also inside", () => {
+  const config = resolveTrainingConfig("small");
+  assert.ok(Object.isFrozen(config) && Object.isFrozen(config.optimizer) && Object.isFrozen(config.augmentation));
+});
+
+const refused: Readonly<Record<string, { overrides: unknown; key: string; message: RegExp }>> = {
+  "an unknown key": {
+    overrides: { epoch: 3 },
+    key: "epoch",
+    message: /epoch is no option; it takes epochs, batchSize/,
+  },
+  "an unknown key of the augmentation": {
+    overrides: { augmentation: { flip: true } },
+    key: "augmentation.flip",
+    message: /takes horizontalFlip, translation/,
+  },
+  "an option of another optimiser": {
+    overrides: { optimizer: { beta1: 0.5 } },
+    key: "optimizer.beta1",
+    message: /takes kind, learningRate, momentum, nesterov, weightDecay/,
+  },
+  "an unknown key of a schedule": {
+    overrides: { schedule: { kind: "constant", warmUp: 0.1 } },
+    key: "schedule.warmUp",
+    message: /schedule takes kind/,
+  },
+  "an unknown optimiser": {
+    overrides: { optimizer: { kind: "lion" } },
+    key: "optimizer.kind",
+    message: /optimizer.kind/,
+  },
+  "a learning rate of zero": {
+    overrides: { optimizer: { learningRate: 0 } },
+    key: "optimizer.learningRate",
+    message: /learningRate is invalid/,
+  },
+  "a negative learning rate": {
+    overrides: { optimizer: { learningRate: -1 } },
+    key: "optimizer.learningRate",
+    message: /learningRate is invalid/,
+  },
+  "no epochs": { overrides: { epochs: 0 }, key: "epochs", message: /epochs is invalid/ },
+  "half a batch": { overrides: { batchSize: 0.5 }, key: "batchSize", message: /batchSize is invalid/ },
+  "something else altogether": { overrides: [1], key: "", message: /the whole is invalid/ },
+};
+
+for (const [name, { overrides, key, message }] of Object.entries(refused)) {
+  test(`${name} is refused by name`, () => {
+    assert.throws(
+      () => resolveTrainingConfig("small", overrides),
+      (thrown) => {
+        assert.ok(thrown instanceof AppError);
+        assert.equal(thrown.code, "CONFIGURATION_INVALID");
+        assert.equal(thrown.details.key, key);
+        assert.match(thrown.message, message);
+        return true;
+      },
+    );
+  });
+}
+
+test("the engine comes from MILLRACE_ENGINE, and one that is not there is refused", () => {
+  assert.equal(engineNameFromEnvironment({}), "onnxruntime");
+  assert.equal(engineNameFromEnvironment({ MILLRACE_ENGINE: "tensorflow" }), "tensorflow");
+  assert.match(engineVersion("onnxruntime"), /^onnxruntime \d+\.\d+/);
+  assert.throws(() => findEngine("tensorflow"), { code: "ENGINE_UNAVAILABLE", message: /train with onnxruntime/ });
+  assert.throws(() => findEngine("abacus"), { code: "ENGINE_UNAVAILABLE", message: /no engine abacus/ });
+});
