@@ -98,10 +98,15 @@ async function isolatedApt(folder: string, repository: Repository) {
     // A list that cannot be fetched is an error, not a warning.
     "APT::Update::Error-Mode=any",
   ].flatMap((option) => ["-o", option]);
-  return (...command: string[]) =>
-    run("apt-get", [...options, "-q", ...command], {
-      cwd: folder,
-      timeout: commandTimeoutMs,
-      env: { ...process.env, LC_ALL: "C" },
-    });
+  const env = { ...process.env, LC_ALL: "C" };
+  return async (...command: string[]) => {
+    try {
+      await run("apt-get", [...options, "-q", ...command], { cwd: folder, timeout: commandTimeoutMs, env });
+    } catch (error) {
+      // Node's message repeats the long command; apt's own lines say what is wrong.
+      const { stderr = "" } = error as { stderr?: string };
+      const reasons = stderr.split("\n").filter((line) => line.startsWith("E:"));
+      throw reasons.length === 0 ? error : new Error(reasons.join(" "), { cause: error });
+    }
+  };
 }

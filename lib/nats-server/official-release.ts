@@ -103,6 +103,7 @@ function verify(archive: Buffer, file: string, sums: string): void {
 async function untar(archive: Buffer, target: string): Promise<boolean> {
   const entries = extract();
   const unpacking = pipeline(Readable.from([archive]), createGunzip(), entries);
+  unpacking.catch(() => {}); // a damaged archive ends the loop with the same error before this is awaited
   let found = false;
   for await (const entry of entries) {
     if (entry.header.type === "file" && basename(entry.header.name) === "nats-server") {

@@ -104,6 +104,8 @@ test("a release that is damaged, unlisted, missing or silent is refused with the
   await refuses({ SHA256SUMS: "silence" }, /no answer within 100 ms/, { answerTimeoutMs: 100 });
   const empty = await tarball(script("2.11.1"), "README.md");
   await refuses({ [archive]: empty, SHA256SUMS: sums(archive, empty) }, /holds no nats-server/);
+  const damaged = content.subarray(0, content.byteLength / 2);
+  await refuses({ [archive]: damaged, SHA256SUMS: sums(archive, damaged) }, /unexpected end/i);
   await refuses({}, /no release for aix/, { platform: "aix" });
 });
 
