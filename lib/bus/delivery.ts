@@ -11,7 +11,7 @@ import { eventTypeOf } from "./event-types.ts";
 import { type Settlement, settle, settlementFor } from "./settlement.ts";
 import { type Stage, type Stopping, stageDefaults } from "./stage.ts";
 import { eventStream, eventSubject, runIdFromSubject } from "./subjects.ts";
-import { withProcessSpan } from "./tracing.ts";
+import { withMessageContext, withProcessSpan } from "./tracing.ts";
 
 /** Handles one message of a stage from its delivery to its settlement. */
 export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): Promise<void> {
@@ -24,7 +24,9 @@ export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, sign
       settlementFor(AppError.from(thrown), { attempt, maxAttempts, retryDelaysMs }),
     );
     if (settlement.kind === "acknowledge") clearInterval(heartbeat);
-    await settle({ bus, stage: stage.name, message, abandoned: signals.abandoned }, settlement);
+    const held = { bus, stage: stage.name, message, abandoned: signals.abandoned };
+    const runId = runIdFromSubject(message.subject);
+    await withMessageContext(message.headers, runId, () => settle(held, settlement));
   } finally {
     clearInterval(heartbeat);
   }

@@ -31,6 +31,11 @@ export function contextFromHeaders(headers: MsgHdrs | undefined): Context {
   return headers === undefined ? context.active() : propagation.extract(context.active(), headers, getter);
 }
 
+/** Runs what follows from a message in its trace and its run, such as giving it up. */
+export function withMessageContext<T>(headers: MsgHdrs | undefined, runId: string, work: () => T): T {
+  return context.with(contextFromHeaders(headers), () => withRunId(runId, work));
+}
+
 /** The active span as a W3C traceparent, or "" where nothing is traced. */
 export function originTraceparent(): string {
   const carrier: Record<string, string> = {};

@@ -107,15 +107,17 @@ async function change({ bus, reader, modelName, origin, key, decide }: Change): 
       // The broker drops repeated ids within a whole stream: the same cause may change several models.
       await bus.publish(decide(log), { ...options, key: `${modelName} ${key}` });
     } catch (thrown) {
-      if (AppError.from(thrown).code !== "CONFLICT") throw thrown;
-      const newer = await reader.read(modelName, signal);
-      // Refused although nothing is newer: either the decision itself is a conflict, or what was read is of no use.
-      if (newer.lastSequence === log.lastSequence) {
-        reader.forget(modelName);
-        throw thrown;
-      }
+      // Refused although nothing is newer: the decision itself is a conflict.
+      if (AppError.from(thrown).code !== "CONFLICT" || !(await hasMovedOn(reader, log, signal))) throw thrown;
     }
   }
+}
+
+async function hasMovedOn(reader: ModelReader, log: ModelLog, signal: AbortSignal | undefined): Promise<boolean> {
+  if ((await reader.read(log.name, signal)).lastSequence !== log.lastSequence) return true;
+  // The stream may have been made anew, and what is known come from the old one.
+  reader.forget(log.name);
+  return (await reader.read(log.name, signal)).lastSequence !== log.lastSequence;
 }
 
 function latestVersion(log: ModelLog): number {

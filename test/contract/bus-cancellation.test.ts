@@ -25,7 +25,7 @@ async function assertNothingCame(bus: Bus, runId: string): Promise<void> {
     subject.split(".").slice(3).join("."),
   );
   assert.deepEqual(names.sort(), ["run.cancelled", "run.requested"]);
-  assert.equal((await storedMessages(bus, "millrace.dead.v1.>", deadLetterStream as never)).length, 0);
+  assert.equal((await storedMessages(bus, "millrace.dead.v1.>", deadLetterStream)).length, 0);
 }
 
 suite("cancelling a run", { concurrency: 3 }, () => {

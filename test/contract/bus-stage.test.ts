@@ -98,7 +98,7 @@ suite("a stage", { concurrency: 4 }, () => {
     );
     await eventually("the next outcome", async () => (await outcomes(bus, "r2")).length === 1);
     await stage.stop();
-    const [letter, ...more] = await storedMessages(bus, "millrace.dead.v1.>", deadLetterStream as never);
+    const [letter, ...more] = await storedMessages(bus, "millrace.dead.v1.>", deadLetterStream);
     assert.ok(letter);
     assert.equal(more.length, 0);
     assert.equal(letter.subject, "millrace.dead.v1.ingestion.r1");
@@ -159,7 +159,7 @@ suite("a stage", { concurrency: 4 }, () => {
     await eventually("all is settled", () => settled(bus));
     await stage.stop();
     assert.equal(tries, 1);
-    const [letter] = await storedMessages(bus, "millrace.dead.v1.ingestion.bad", deadLetterStream as never);
+    const [letter] = await storedMessages(bus, "millrace.dead.v1.ingestion.bad", deadLetterStream);
     assert.ok(letter);
     const reason = letter.header.get(deadLetterHeaders.reason);
     assert.equal(decodeHeaderValue(reason), 'no images in "Übung 1"; name another folder');

@@ -30,7 +30,11 @@ export async function eventually<T>(
 }
 
 /** Every message that a stream holds on a subject, read one by one, without the code under test. */
-export async function storedMessages({ jsm }: Bus, subject: string, stream = eventStream): Promise<StoredMsg[]> {
+export async function storedMessages(
+  { jsm }: Bus,
+  subject: string,
+  stream: string = eventStream,
+): Promise<StoredMsg[]> {
   const found: StoredMsg[] = [];
   for (let seq = 1; ; ) {
     const query = { seq, next_by_subj: subject };
@@ -43,7 +47,7 @@ export async function storedMessages({ jsm }: Bus, subject: string, stream = eve
 
 /** The same as events. */
 export async function storedEvents(bus: Bus, subject: string, stream: string = eventStream): Promise<ReceivedEvent[]> {
-  return (await storedMessages(bus, subject, stream as typeof eventStream)).map(eventFromMessage);
+  return (await storedMessages(bus, subject, stream)).map(eventFromMessage);
 }
 
 /** Asks for a run, as the pipeline service does. */
