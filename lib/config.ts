@@ -6,8 +6,8 @@ import { logLevels } from "./log.ts";
  * Configuration from environment variables.
  *
  * A setting `fooBar` of the service `training` is read from MILLRACE_TRAINING_FOO_BAR. A shared setting is read from
- * there too, and from MILLRACE_FOO_BAR (LOG_LEVEL for `logLevel`) where that is not set, so that one environment can start every service
- * and still treat one of them differently.
+ * there too, and from MILLRACE_FOO_BAR (LOG_LEVEL for `logLevel`) where that is not set, so that one environment can
+ * start every service and still treat one of them differently.
  */
 
 /** The services, each with the port it listens on where nothing else is said. */
@@ -80,7 +80,9 @@ function sharedSettings(service: ServiceName) {
       .int()
       .min(1_000)
       .default(30_000)
-      .describe("milliseconds, 1000 or more, without a sign of life after which a stage's message goes to another instance"),
+      .describe(
+        "milliseconds, 1000 or more, without a sign of life after which a stage's message goes to another instance",
+      ),
     shutdownGraceMs: z.coerce
       .number()
       .int()

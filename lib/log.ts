@@ -51,7 +51,7 @@ function errorFields(thrown: unknown, depth = 0): Record<string, unknown> {
     message: error.message,
     retryable: error.retryable,
     ...(Object.keys(error.details).length > 0 && { details: error.details }),
-    stack: thrown instanceof Error ? thrown.stack : error.stack,
+    ...(thrown instanceof Error && { stack: thrown.stack }),
     ...(cause !== undefined && depth < maxCauses && { cause: errorFields(cause, depth + 1) }),
   };
 }

@@ -47,8 +47,8 @@ export async function* callStream(
   request: CallRequest,
   options: CallOptions,
 ): AsyncGenerator<Message> {
-  const { span, metadata } = beginCall(callable);
   const { path, serialize, deserialize, message } = encoded(callable.method, request);
+  const { span, metadata } = beginCall(callable);
   const call = callable.client.makeServerStreamRequest(
     path,
     serialize,
@@ -111,23 +111,21 @@ function beginCall({ method, address, traced }: Callable): { span: Span | undefi
   return { span, metadata };
 }
 
-function failCall(
-  { method, address }: Callable,
-  span: Span | undefined,
-  thrown: unknown,
-  signal?: AbortSignal,
-): AppError {
-  const name = methodName(method);
-  const error = signal?.aborted
-    ? new AppError("CANCELLED", `${name} at ${address} was cancelled`, { cause: signal.reason })
-    : isServiceError(thrown)
-      ? appErrorFromGrpc(thrown, name, address)
-      : AppError.from(thrown);
+/** The error for the caller, put on the span too. */
+function failCall(callable: Callable, span: Span | undefined, thrown: unknown, signal?: AbortSignal): AppError {
+  const error = callError(callable, thrown, signal);
   if (span !== undefined) {
     failSpan(span, error);
     if (isServiceError(thrown)) span.setAttribute("rpc.response.status_code", status[thrown.code]);
   }
   return error;
+}
+
+function callError({ method, address }: Callable, thrown: unknown, signal?: AbortSignal): AppError {
+  const name = methodName(method);
+  if (signal?.aborted)
+    return new AppError("CANCELLED", `${name} at ${address} was cancelled`, { cause: signal.reason });
+  return isServiceError(thrown) ? appErrorFromGrpc(thrown, name, address) : AppError.from(thrown);
 }
 
 function methodName(method: DescMethod): string {

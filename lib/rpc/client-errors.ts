@@ -15,9 +15,6 @@ const codeOfStatus: Readonly<Partial<Record<GrpcStatus, ErrorCode>>> = {
   [GrpcStatus.UNAVAILABLE]: "SERVICE_UNAVAILABLE",
 };
 
-/** Statuses after which another try can help although the server did not say so. */
-const passing: ReadonlySet<GrpcStatus> = new Set([GrpcStatus.UNAVAILABLE, GrpcStatus.RESOURCE_EXHAUSTED]);
-
 /**
  * What a failed gRPC call means for its caller: the AppError that the server threw, where google.rpc.ErrorInfo says so,
  * with its message, details and whether to try again; otherwise the nearest code, with the gRPC status in the details.
@@ -33,7 +30,8 @@ export function appErrorFromGrpc(error: ServiceError, method: string, address: s
   return new AppError(code, `${method} at ${address} failed: ${error.message}`, {
     details: { grpcStatus: GrpcStatus[error.code] ?? String(error.code) },
     cause: error,
-    retryable: passing.has(error.code) || (errorTable[code].retryable && code !== "INTERNAL"),
+    // A status that nobody here planned for says nothing about another try.
+    ...(code === "INTERNAL" && { retryable: false }),
   });
 }
 

@@ -25,6 +25,9 @@ const serverFaults: ReadonlySet<Code> = new Set([
   Code.DataLoss,
 ]);
 
+/** Codes behind which there is a mistake or damage that somebody has to look into. */
+const alarming: ReadonlySet<Code> = new Set([Code.Unknown, Code.Internal, Code.DataLoss]);
+
 const headerGetter: TextMapGetter<Headers> = {
   keys: (headers) => [...headers.keys()],
   get: (headers, key) => headers.get(key) ?? undefined,
@@ -71,11 +74,12 @@ export function observeCall(request: UnaryRequest | StreamRequest, logger: Logge
       if (!ended) end("OK");
     },
     fail(thrown, signal) {
-      const { error, unexpected } = outgoingError(thrown, signal, traceIdOf(span));
+      const error = outgoingError(thrown, signal, traceIdOf(span));
       if (ended) return error;
-      if (unexpected) {
-        const fields = { event: "rpc.failed", method, error: thrown };
-        context.with(callContext, () => logger.error(fields, `${method} failed unexpectedly`));
+      if (alarming.has(error.code)) {
+        context.with(callContext, () =>
+          logger.error({ event: "rpc.failed", method, error: thrown }, `${method} failed`),
+        );
       }
       if (serverFaults.has(error.code)) markFailed(span, thrown, error);
       end(statusName(error.code));

@@ -27,13 +27,6 @@ const codes: Readonly<Record<StatusName, Code>> = {
   unimplemented: Code.Unimplemented,
 };
 
-/** An error as it goes to a client. */
-export interface OutgoingError {
-  readonly error: ConnectError;
-  /** Whether it is a mistake of ours that nobody planned for: its text stays here and belongs into the log. */
-  readonly unexpected: boolean;
-}
-
 /**
  * Anything that a handler threw, as the error that its client reads over any protocol.
  *
@@ -42,25 +35,19 @@ export interface OutgoingError {
  * A broken validation rule gets BadRequest beside buf.validate.Violations. An abort is answered with the reason of
  * `signal`. Anything else is `internal` without its text, with the trace id in the metadata of ErrorInfo.
  */
-export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: string | undefined): OutgoingError {
-  if (thrown instanceof AppError) return { error: errorFromAppError(thrown), unexpected: false };
+export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: string | undefined): ConnectError {
+  if (thrown instanceof AppError) return errorFromAppError(thrown);
   if (thrown instanceof ConnectError) {
-    return {
-      error: thrown.cause instanceof ValidationError ? withBadRequest(thrown, thrown.cause) : thrown,
-      unexpected: false,
-    };
+    return thrown.cause instanceof ValidationError ? withBadRequest(thrown, thrown.cause) : thrown;
   }
   if (isAbort(thrown)) {
     const { reason } = signal;
     if (signal.aborted && !isAbort(reason)) return outgoingError(reason, signal, traceId);
-    return { error: errorFromAppError(AppError.from(thrown)), unexpected: false };
+    return errorFromAppError(AppError.from(thrown));
   }
-  const info = detail(ErrorInfoSchema, {
-    reason: "INTERNAL",
-    domain: errorDomain,
-    metadata: traceId === undefined ? {} : { trace_id: traceId },
-  });
-  return { error: new ConnectError("internal error", Code.Internal, undefined, [info], thrown), unexpected: true };
+  const metadata: Record<string, string> = traceId === undefined ? {} : { trace_id: traceId };
+  const info = detail(ErrorInfoSchema, { reason: "INTERNAL", domain: errorDomain, metadata });
+  return new ConnectError("internal error", Code.Internal, undefined, [info], thrown);
 }
 
 function errorFromAppError(error: AppError): ConnectError {

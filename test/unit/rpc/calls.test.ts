@@ -125,7 +125,7 @@ test("a call to a port where nobody listens fails as retryable, with the address
   const client = createClient(PredictionService, { address: "127.0.0.1:1", retry: false });
   const error = AppError.from(await rejection(client.getModel({})));
   client.close();
-  assert.deepEqual([error.retryable, error.details.grpcStatus], [true, "UNAVAILABLE"]);
+  assert.deepEqual([error.code, error.retryable], ["SERVICE_UNAVAILABLE", true]);
   assert.match(error.message, /127\.0\.0\.1:1/);
 });
 
