@@ -27,9 +27,10 @@ export const emptyView: RunView = {
 /** The view after one more event. */
 export function applyToView(view: RunView, event: RunEvent, run: Run): RunView {
   const timeMs = Number(event.time?.seconds ?? 0n) * 1000 + (event.time?.nanos ?? 0) / 1e6;
-  const change = changeBy(event, run);
-  if (change === undefined) return view;
-  const { stage, ...update } = change;
+  return changesBy(event, run).reduce((current, change) => withChange(current, change, timeMs), view);
+}
+
+function withChange(view: RunView, { stage, ...update }: StageChange, timeMs: number): RunView {
   const before = view.stages[stage];
   const startedMs = before.startedMs ?? timeMs;
   const ended = update.state === "done" || update.state === "failed";
@@ -38,6 +39,14 @@ export function applyToView(view: RunView, event: RunEvent, run: Run): RunView {
 }
 
 type StageChange = Pick<StageView, "state" | "share" | "text"> & { readonly stage: StageName };
+
+function changesBy(runEvent: RunEvent, run: Run): StageChange[] {
+  const change = changeBy(runEvent, run);
+  const changes = change === undefined ? [] : [change];
+  // The prediction service works from the decision on, and says so only when it is done.
+  if (runEvent.event.case !== "modelPromoted") return changes;
+  return [...changes, { stage: "prediction", state: "working", text: "loading the model" }];
+}
 
 function changeBy({ event }: RunEvent, run: Run): StageChange | undefined {
   switch (event.case) {
