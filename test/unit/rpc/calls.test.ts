@@ -34,7 +34,7 @@ test("a request that breaks a rule is refused with the field, in both forms of d
   assert.equal(await codeOf(grpcClient(server).predict({})), "INVALID_REQUEST");
 });
 
-test("a stranger's exception keeps its text to the log, where the trace id of the answer finds it", async (t) => {
+test("a stranger's exception keeps its text to the log", async (t) => {
   const server = await startServer(t);
   const error = ConnectError.from(await rejection(connectClient(server).predict(predictRequest("stranger"))));
   assert.deepEqual([error.code, error.rawMessage], [Code.Internal, "internal error"]);

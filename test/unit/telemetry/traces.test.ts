@@ -9,6 +9,7 @@ import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { createLogger } from "../../../lib/log.ts";
 import { createClient } from "../../../lib/rpc/client.ts";
+import { waitUntilServing } from "../../../lib/rpc/health-client.ts";
 import { attributeTable } from "../../../lib/telemetry/attributes.ts";
 import { startTelemetry } from "../../../lib/telemetry/sdk.ts";
 import { currentTraceId, withRunId, withSpan } from "../../../lib/telemetry/spans.ts";
@@ -111,9 +112,19 @@ test("a failure is on the span, with its code and an exception, and a rejection 
   ]);
 });
 
+test("the trace id in the answer to a stranger's exception finds its log line", async (t) => {
+  const { address, closeLater, logLines } = await startServer(t);
+  const predictions = createClient(PredictionService, { address });
+  closeLater(() => predictions.close());
+  const { message, details } = AppError.from(await rejection(predictions.predict(predictRequest("stranger"))));
+  assert.equal(message, "internal error");
+  const line = logLines.find(({ event }) => event === "rpc.failed");
+  assert.equal(line?.trace_id, details.trace_id);
+  assert.match(String(details.trace_id), /^[0-9a-f]{32}$/);
+});
+
 test("health checks leave no spans", async (t) => {
   const { address, health } = await startServer(t);
-  const { waitUntilServing } = await import("../../../lib/rpc/health-client.ts");
   health.setAll(true);
   await waitUntilServing(address, { timeoutMs: 5_000 });
   const traceId = await withSpan("marker", {}, async () => currentTraceId());
