@@ -69,7 +69,7 @@ export async function prepareDataset(spec: DatasetSpec, dependencies: PrepareDep
       maxSkippedShare: maxSkippedShareOf(spec),
     });
     const manifest = describe(source, spec, options.shape, stored);
-    return await storeManifest(manifest, stored.leftOut, { artifacts, signal });
+    return await storeManifest(manifest, { name: source.title, leftOut: stored.leftOut, artifacts, signal });
   } catch (error) {
     if (signal.aborted) throw AppError.from(signal.reason);
     throw AppError.from(error);
@@ -189,17 +189,23 @@ function describe(source: ImageSource, spec: DatasetSpec, shape: PixelShape, sto
   });
 }
 
+interface StoreManifestOptions {
+  readonly name: string;
+  readonly leftOut: readonly LeftOut[];
+  readonly artifacts: ArtifactStore;
+  readonly signal: AbortSignal;
+}
+
 async function storeManifest(
   manifest: DatasetManifest,
-  leftOut: readonly LeftOut[],
-  { artifacts, signal }: { readonly artifacts: ArtifactStore; readonly signal: AbortSignal },
+  { name, leftOut, artifacts, signal }: StoreManifestOptions,
 ): Promise<Dataset> {
   const json = new TextEncoder().encode(toJsonString(DatasetManifestSchema, manifest));
   const artifact = await artifacts.put(json, { mediaType: "application/json", name: "manifest.json", signal });
   return create(DatasetSchema, {
     digest: artifact.digest,
     manifest: artifact,
-    name: manifest.name,
+    name,
     classes: manifest.classes,
     trainImages: manifest.train?.imageCount ?? 0,
     testImages: manifest.test?.imageCount ?? 0,

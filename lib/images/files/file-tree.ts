@@ -63,14 +63,14 @@ async function firstBytes(path: string, count: number): Promise<Buffer> {
 }
 
 function explained(path: string, error: unknown): unknown {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const { code, path: at = path } = error as NodeJS.ErrnoException;
   if (code === "ENOENT") {
     const sources = '"pictograms", "cifar10", or the path of a folder, .tar, .tar.gz or .zip of images';
     const message = `there is no data set ${JSON.stringify(path)} (looked for ${resolve(path)}); a source is ${sources}`;
     return new AppError("DATASET_INVALID", message, { cause: error });
   }
   if (code === "EACCES" || code === "EPERM") {
-    const message = `${path} may not be read: permission denied; give the service's user the right to read it`;
+    const message = `${at} may not be read: permission denied; give the service's user the right to read it`;
     return new AppError("DATASET_INVALID", message, { cause: error });
   }
   if (code === "ENOSPC") {

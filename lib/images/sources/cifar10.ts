@@ -42,6 +42,7 @@ export function openCifar10(path: string, tree: FileTree, options: SourceOptions
   };
   return {
     name: "cifar10",
+    title: "cifar10",
     description:
       "CIFAR-10: Alex Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; " +
       "https://www.cs.toronto.edu/~kriz/cifar.html.",

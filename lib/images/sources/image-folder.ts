@@ -1,3 +1,4 @@
+import { basename, resolve } from "node:path";
 import { AppError } from "../../errors.ts";
 import { decodeConcurrency, decodeImage, maxImageBytes } from "../decode-image.ts";
 import type { FileTree } from "../files/file-tree.ts";
@@ -11,6 +12,7 @@ export function openImageFolder(path: string, tree: FileTree, options: SourceOpt
   const leftOut = [...tree.leftOut, ...plan.leftOut];
   return {
     name: "image folder",
+    title: basename(resolve(path)).replace(/\.(tar|tar\.gz|tgz|zip)$/, ""),
     description: "Images of a folder or archive, one folder per class.",
     classes: plan.classes,
     phase: "decoding",

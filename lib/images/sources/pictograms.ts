@@ -27,6 +27,7 @@ export function openPictograms(options: SourceOptions): ImageSource {
   };
   return {
     name: "pictograms",
+    title: "pictograms",
     description: describe(),
     classes: cifar10Classes,
     phase: "drawing",

@@ -25,6 +25,8 @@ export type SourceItem =
 export interface ImageSource extends AsyncDisposable {
   /** The kind of source, for the manifest: it must not depend on where the source lies. */
   readonly name: string;
+  /** What people call this very source: for a folder or archive, its own name. */
+  readonly title: string;
   /** What the source is, and under which licences, in a sentence for people. */
   readonly description: string;
   /** Class names in label order. */

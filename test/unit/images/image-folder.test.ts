@@ -75,6 +75,8 @@ describe("an image folder", () => {
     const digests = new Set<string>();
     for (const source of sources) digests.add((await prepare(t, { source, imageSize: 4 })).dataset.digest);
     assert.equal(digests.size, 1);
+    const { dataset } = await prepare(t, { source: sources[3] ?? "", imageSize: 4 });
+    assert.equal(dataset.name, "two");
   });
 
   it("takes another order, and so another digest, with another seed", async (t) => {
