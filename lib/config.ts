@@ -89,6 +89,13 @@ function sharedSettings(service: ServiceName) {
       .min(0)
       .default(10_000)
       .describe("the milliseconds that work under way may take to end when the service stops"),
+    instanceId: z
+      .string()
+      .regex(/^[\w.-]+$/)
+      .default(String(process.pid))
+      .describe(
+        "name of this process among those of its service: letters, digits, dots, dashes; default: the process id",
+      ),
     traceDir: z.string().optional().describe("a folder for traces as OTLP JSON lines"),
     logLevel: z
       .enum(logLevels)

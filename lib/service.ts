@@ -49,8 +49,8 @@ export async function runService<Own extends z.ZodRawShape>(
   try {
     const config = loadConfig(schema);
     logger = createLogger({ service, level: config.logLevel });
-    const instanceId = String(process.pid);
-    const telemetry = await startTelemetry({ service, version, instanceId, traceDir: config.traceDir, logger });
+    const { instanceId, traceDir } = config;
+    const telemetry = await startTelemetry({ service, version, instanceId, traceDir, logger });
     try {
       logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
       await using bus = await connectBus(config, service, logger, stopping);

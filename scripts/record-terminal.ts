@@ -91,8 +91,8 @@ function replay(recording: readonly Chunk[]): Shown[] {
       else if (kind === "J") lines.length = row;
       else if (kind === "m") style = /^(0|22|39|)$/.test(parameter ?? "") ? "" : (parameter ?? "");
       else if (token.endsWith("\n")) row++;
-      else if (kind === undefined && token !== "\r") (lines[row] ??= []).push({ text: token, style });
       lines[row] ??= [];
+      if (kind === undefined && !/^[\r\n]/.test(token)) lines[row]?.push({ text: token, style });
     }
     noteChanges(lines, present, history, atSeconds);
   }

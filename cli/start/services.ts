@@ -86,6 +86,8 @@ async function launch(
         MILLRACE_NATS_URL: natsUrl,
         MILLRACE_ARTIFACTS: `file:${folders.artifacts}`,
         MILLRACE_TRACE_DIR: folders.traces,
+        // The same name after every start, so that trace files are rotated and do not pile up.
+        MILLRACE_INSTANCE_ID: "local",
         [`MILLRACE_${name.toUpperCase()}_PORT`]: String(port),
       },
       // A process group of its own, so that Ctrl-C reaches only this process, which stops everything in order. The
