@@ -85,7 +85,7 @@ export function decodeCheckpoint(bytes: Uint8Array): Checkpoint {
   let offset = start;
   for (const { name, length } of tensors) {
     // A copy, because tensors in the file need not be aligned.
-    state.set(name, new Float32Array(Uint8Array.from(file.subarray(offset, offset + 4 * length)).buffer));
+    state.set(name, new Float32Array(new Uint8Array(file.subarray(offset, offset + 4 * length)).buffer));
     offset += 4 * length;
   }
   return { ...rest, config: parseTrainingConfig(config), state };

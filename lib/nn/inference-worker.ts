@@ -46,7 +46,7 @@ try {
     const started = performance.now();
     const feeds = { pixels: new Tensor("uint8", pixels, [count, channels, height, width]) };
     const { probabilities } = await session.run(feeds, ["probabilities"]);
-    const values = Float32Array.from(probabilities?.data as Float32Array);
+    const values = new Float32Array(probabilities?.data as Float32Array);
     send({ kind: "answer", id, probabilities: values, durationMs: performance.now() - started }, [values.buffer]);
   };
   let last: Promise<void> = Promise.resolve();

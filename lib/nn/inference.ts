@@ -9,7 +9,7 @@ import { errorFromMessage, startThread } from "./thread.ts";
 export interface InferenceWorker extends AsyncDisposable {
   /** What the model says about itself. */
   readonly description: ModelDescription;
-  /** False once the thread has ended, for whatever reason; every later `run` rejects. */
+  /** False once the thread has ended or been told to; every later `run` rejects. */
   readonly alive: boolean;
   /**
    * Classifies n images, uint8 [n, C, H, W]. The pixels are copied unless they fill their ArrayBuffer and `transfer` is set. Runs are
@@ -65,7 +65,7 @@ export async function createInferenceWorker({ onnx, intraOpThreads = 0 }: Infere
       const request: InferenceRun = {
         id,
         count: n,
-        pixels: own ? (pixels as Uint8Array<ArrayBuffer>) : pixels.slice(),
+        pixels: own ? (pixels as Uint8Array<ArrayBuffer>) : new Uint8Array(pixels),
       };
       return new Promise((resolve, reject) => {
         pending.set(id, { resolve, reject });

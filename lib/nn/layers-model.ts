@@ -41,7 +41,7 @@ export async function saveLayersModel(model: LayersModel): Promise<LayersModelFi
 export async function loadLayersModel({ modelJson, weights }: LayersModelFiles): Promise<LayersModel> {
   try {
     const { modelTopology, weightsManifest } = modelJsonSchema.parse(JSON.parse(modelJson));
-    const weightData = Uint8Array.from(weights).buffer;
+    const weightData = new Uint8Array(weights).buffer;
     const artifacts = { modelTopology, weightSpecs: weightsManifest[0].weights, weightData };
     return await layers.loadLayersModel(core.io.fromMemory(artifacts));
   } catch (thrown) {

@@ -19,13 +19,15 @@ export interface ErrorMessage {
   readonly message: string;
   readonly retryable: boolean;
   readonly details: AppError["details"];
+  /** The message of what lay behind it. */
+  readonly cause?: string;
 }
 
 export function messageFromError(thrown: unknown): ErrorMessage {
-  const { code, message, retryable, details } = AppError.from(thrown);
-  return { code, message, retryable, details };
+  const { code, message, retryable, details, cause } = AppError.from(thrown);
+  return { code, message, retryable, details, ...(cause instanceof Error && { cause: cause.message }) };
 }
 
-export function errorFromMessage({ code, message, retryable, details }: ErrorMessage): AppError {
-  return new AppError(code, message, { retryable, details });
+export function errorFromMessage({ code, message, ...options }: ErrorMessage): AppError {
+  return new AppError(code, message, options);
 }

@@ -18,7 +18,7 @@ export interface TrainingData extends Normalization {
 
 /** Throws DATASET_INVALID or CONFIGURATION_INVALID for data that cannot be trained on with this configuration. */
 export function checkTrainingData(data: TrainingData, config: TrainingConfig): void {
-  const { classes, height, width, channels, pixels, labels } = data;
+  const { classes, height, width, pixels, labels } = data;
   const problem = shapeProblem(data) ?? labelProblem(classes, labels);
   if (problem !== undefined) throw new AppError("DATASET_INVALID", `the training data cannot be used: ${problem}`);
   if (config.batchSize > labels.length) {
@@ -31,7 +31,7 @@ export function checkTrainingData(data: TrainingData, config: TrainingConfig): v
     throw new AppError("CONFIGURATION_INVALID", message, { details: { key: "augmentation.translation" } });
   }
   if (!(pixels.buffer instanceof SharedArrayBuffer) || !(labels.buffer instanceof SharedArrayBuffer)) {
-    throw new AppError("INTERNAL", `the ${channels}-channel pixels and the labels must lie on a SharedArrayBuffer`);
+    throw new AppError("INTERNAL", "the training data's pixels and labels must lie on a SharedArrayBuffer");
   }
 }
 

@@ -1,4 +1,5 @@
 /** Training as a job: in a thread of its own, with events on the way, and a way to cancel it. */
+import type { Worker } from "node:worker_threads";
 import { AppError } from "../errors.ts";
 import type { TrainingConfig } from "./configuration.ts";
 import { engineNameFromEnvironment, findEngine } from "./engine.ts";
@@ -90,7 +91,20 @@ export function startTraining(request: TrainingRequest, listeners: TrainingListe
   const cancelled = new Int32Array(new SharedArrayBuffer(4));
   const workerData: TrainingWorkerData = { request: { ...request, engine }, cancelled };
   const worker = startThread(new URL("./training-worker.ts", import.meta.url), { workerData });
-  const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+  const { result, abandon, ended } = follow(worker, cancelled, listeners);
+  return {
+    result,
+    async cancel() {
+      Atomics.store(cancelled, 0, 1);
+      abandon(new AppError("CANCELLED", "the training was cancelled"));
+      // Not terminate(): it cannot interrupt native code either, and tearing a thread down around it may crash the process.
+      await ended;
+    },
+  };
+}
+
+/** Passes the thread's messages on to the listeners and settles the result. */
+function follow(worker: Worker, cancelled: Int32Array, listeners: TrainingListeners) {
   let abandon: (reason: AppError) => void = () => undefined;
   const result = new Promise<TrainingResult>((resolve, reject) => {
     abandon = reject;
@@ -108,16 +122,8 @@ export function startTraining(request: TrainingRequest, listeners: TrainingListe
     // Messages come before the exit, so this only has an effect when the thread died without a last word.
     worker.on("exit", (code) => reject(threadError(`died with exit code ${code}`)));
   });
-
-  return {
-    result,
-    async cancel() {
-      Atomics.store(cancelled, 0, 1);
-      abandon(new AppError("CANCELLED", "the training was cancelled"));
-      // Not terminate(): it cannot interrupt native code either, and tearing a thread down around it may crash the process.
-      await ended;
-    },
-  };
+  const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+  return { result, abandon: (reason: AppError) => abandon(reason), ended };
 }
 
 function threadError(what: string, cause?: unknown): AppError {

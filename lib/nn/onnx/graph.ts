@@ -7,6 +7,7 @@ import {
   type AttributeProto,
   AttributeProto_AttributeType,
   AttributeProtoSchema,
+  type GraphProto,
   GraphProtoSchema,
   ModelProtoSchema,
   type NodeProto,
@@ -115,22 +116,9 @@ export function createGraph(options: GraphOptions): Graph {
       nodes.push(nodeProto("Identity", [value], [renamed], {}));
       outputs.push(valueInfo(renamed));
     },
-    toModel(modelOptions = {}) {
-      const graphProto = create(GraphProtoSchema, {
-        name: options.name,
-        node: nodes,
-        initializer: initializers,
-        input: inputs,
-        output: outputs,
-      });
-      const model = create(ModelProtoSchema, {
-        irVersion: BigInt(irVersion),
-        opsetImport: [{ domain: "", version: BigInt(operatorSetVersion) }],
-        producerName: "millrace",
-        graph: graphProto,
-        metadataProps: Object.entries(modelOptions.metadata ?? {}).map(([key, value]) => ({ key, value })),
-      });
-      return toBinary(ModelProtoSchema, model);
+    toModel({ metadata = {} } = {}) {
+      const parts = { name: options.name, node: nodes, initializer: initializers, input: inputs, output: outputs };
+      return modelBytes(create(GraphProtoSchema, parts), metadata);
     },
   };
   return graph;
@@ -143,13 +131,25 @@ export function single(values: readonly Value[]): Value {
   return value;
 }
 
+function modelBytes(graph: GraphProto, metadata: Readonly<Record<string, string>>): Uint8Array {
+  const model = create(ModelProtoSchema, {
+    irVersion: BigInt(irVersion),
+    opsetImport: [{ domain: "", version: BigInt(operatorSetVersion) }],
+    producerName: "millrace",
+    graph,
+    metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
+  });
+  return toBinary(ModelProtoSchema, model);
+}
+
+/** Returns a function that hands out names: the hint itself if `exact`, else the hint with a number. */
 function createNaming(): (hint: string, exact?: boolean) => string {
   const taken = new Set<string>();
   const counts = new Map<string, number>();
   return (hint, exact = false) => {
     if (exact && taken.has(hint)) throw shapeError(`the graph has two values named ${hint}`);
     let name = hint;
-    while (taken.has(name) || (!exact && name === hint)) {
+    while (!exact && (name === hint || taken.has(name))) {
       const count = counts.get(hint) ?? 0;
       counts.set(hint, count + 1);
       name = `${hint}_${count}`;
