@@ -1,5 +1,5 @@
 /**
- * Records a command in a terminal as an SVG that moves: `node --import tsx scripts/record-terminal.ts docs/images/start.svg npm start -- --exit`
+ * Records a command in a terminal as an SVG that moves: `node --import tsx scripts/record-terminal.ts docs/images/start.svg npm --silent start -- --exit`
  *
  * util-linux's `script` runs the command in a real terminal and keeps what it writes and when. This file replays that on
  * a small screen of its own and draws each line once for every text that it showed. Times are shortened, texts are not.
@@ -39,7 +39,8 @@ interface Shown {
   until: number;
 }
 
-const shown = replay(record(command));
+const prompt = `$ ${command.join(" ").replace("--silent ", "")}\n\n`;
+const shown = replay([{ atSeconds: 0, text: prompt }, ...record(command)]);
 writeFileSync(target, draw(shown));
 console.log(`${target}: ${shown.length} lines`);
 
@@ -124,7 +125,7 @@ function draw(lines: readonly Shown[]): string {
   const texts = lines.filter(({ pieces }) => pieces.length > 0).map((line) => drawLine(line, end));
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">
 <rect width="${width}" height="${height}" rx="8" fill="#0d1117"/>
-<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="13" fill="#e6edf3" xml:space="preserve">
+<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="13" fill="#e6edf3" style="white-space: pre">
 ${texts.join("\n")}
 </g>
 </svg>
@@ -135,10 +136,11 @@ ${texts.join("\n")}
 function drawLine({ row, pieces, from, until }: Shown, end: number): string {
   const spans = pieces.map(({ text, style }) => `<tspan${attributes(style)}>${escapeXml(text)}</tspan>`).join("");
   const stays = until >= end;
-  const motion = stays
-    ? `<set attributeName="visibility" to="hidden" begin="0s" dur="${from.toFixed(2)}s"/>`
-    : `<set attributeName="visibility" to="visible" begin="${from.toFixed(2)}s" dur="${(until - from).toFixed(2)}s"/>`;
-  return `<text x="16" y="${16 + (row + 0.8) * lineHeight}"${stays ? "" : ' visibility="hidden"'}>${spans}${motion}</text>`;
+  const show = `<set attributeName="visibility" to="visible" begin="${from.toFixed(2)}s" dur="${(until - from).toFixed(2)}s"/>`;
+  const hideFirst =
+    from === 0 ? "" : `<set attributeName="visibility" to="hidden" begin="0s" dur="${from.toFixed(2)}s"/>`;
+  const y = Math.round(16 + (row + 0.8) * lineHeight);
+  return `<text x="16" y="${y}"${stays ? "" : ' visibility="hidden"'}>${spans}${stays ? hideFirst : show}</text>`;
 }
 
 function attributes(style: string): string {
