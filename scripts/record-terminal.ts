@@ -125,7 +125,7 @@ function draw(lines: readonly Shown[]): string {
   const texts = lines.filter(({ pieces }) => pieces.length > 0).map((line) => drawLine(line, end));
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">
 <rect width="${width}" height="${height}" rx="8" fill="#0d1117"/>
-<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="13" fill="#e6edf3" style="white-space: pre">
+<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="13" fill="#e6edf3">
 ${texts.join("\n")}
 </g>
 </svg>
@@ -149,6 +149,7 @@ function attributes(style: string): string {
   return color === undefined ? "" : ` fill="${color}"`;
 }
 
+/** Spaces that do not break, since browsers fold the others. */
 function escapeXml(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(" ", "\u00a0");
 }
