@@ -1,12 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Attempted, brokerErrorFrom } from "./broker-errors.ts";
+import { orAborted } from "./abort.ts";
+import { type Attempted, brokerErrorFrom, isStreamMissing } from "./broker-errors.ts";
 import type { Connection } from "./connection.ts";
 
-/** A request to the broker, and how long to insist on it. */
-export interface AskOptions extends Attempted {
-  /** How long the request is made again while the broker cannot be reached, in milliseconds. Default: the bus's `publishTimeoutMs`. */
+/** How long to insist on a request to the broker. */
+export interface Insistence {
+  /** How long the request is made again while the broker cannot be reached, in milliseconds; 0 for one try. Default: the bus's `publishTimeoutMs`. */
   readonly timeoutMs?: number;
   /** Waits without end, for space in a full stream too, until the signal aborts. Default: false. */
   readonly patient?: boolean;
@@ -14,17 +14,23 @@ export interface AskOptions extends Attempted {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** How long one try waits for its answer. */
-export const tryTimeoutMs = 5_000;
+export interface AskOptions extends Attempted, Insistence {}
+
 const longestPauseMs = 2_000;
+
+export interface Asker {
+  readonly connection: Connection;
+  readonly logger: Logger;
+  /** Makes the streams again. Called when one is missing, for example after the server lost its store. */
+  readonly restoreStreams?: () => Promise<void>;
+}
 
 /**
  * Makes a request, and makes it again for as long as only the broker's absence stands in the way. The request must be
  * one that does no harm when it is made twice: a try that seems to have failed may have been executed.
  */
 export async function ask<T>(
-  connection: Connection,
-  logger: Logger,
+  { connection, logger, restoreStreams }: Asker,
   request: () => Promise<T>,
   options: AskOptions & { readonly timeoutMs: number },
 ): Promise<T> {
@@ -40,9 +46,12 @@ export async function ask<T>(
       const pauseMs = Math.min(100 * 2 ** attempt, longestPauseMs);
       const mayPass = error.code === "BROKER_UNAVAILABLE" || (patient && error.code === "STREAM_FULL");
       const closing = connection.nc.isClosed() || connection.nc.isDraining();
-      if (!mayPass || closing || Date.now() + pauseMs > deadline) throw error;
+      if (!mayPass || closing) throw error;
+      // If this fails as well, the next try tells.
+      if (isStreamMissing(thrown)) await restoreStreams?.().catch(() => undefined);
+      if (Date.now() + pauseMs > deadline) throw error;
       if (attempt === 1)
-        logger.warn({ event: "broker.waiting", error }, "the broker does not take a request; trying on");
+        logger.warn({ event: "broker.waiting", error }, "the broker takes a request not yet; trying on");
       // An abort ends the pause; the loop's beginning says why.
       await delay(pauseMs, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
     }
@@ -51,16 +60,9 @@ export async function ask<T>(
 
 /** One try. It ends as soon as the connection was lost and is back, since no answer to it can come any more. */
 function oneTry<T>(connection: Connection, request: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const lost = () => reject(new Error("the connection was lost before the answer came"));
-    const aborted = () => reject(signal?.reason ?? new AppError("CANCELLED", "the request was aborted"));
-    const forget = connection.onReconnect(lost);
-    signal?.addEventListener("abort", aborted, { once: true });
-    void request()
-      .then(resolve, reject)
-      .finally(() => {
-        forget();
-        signal?.removeEventListener("abort", aborted);
-      });
+  const answered = new Promise<T>((resolve, reject) => {
+    const forget = connection.onReconnect(() => reject(new Error("the connection was lost before the answer came")));
+    void request().then(resolve, reject).finally(forget);
   });
+  return signal === undefined ? answered : orAborted(answered, signal);
 }

@@ -1,4 +1,4 @@
-import { JetStreamApiError } from "@nats-io/jetstream";
+import { JetStreamApiCodes, JetStreamApiError } from "@nats-io/jetstream";
 import { errors } from "@nats-io/nats-core";
 import { AppError, type ErrorCode, type ErrorDetails } from "../errors.ts";
 
@@ -6,6 +6,15 @@ import { AppError, type ErrorCode, type ErrorDetails } from "../errors.ts";
 export function isApiError(thrown: unknown, code: number): boolean {
   const answer = thrown instanceof AppError ? thrown.cause : thrown;
   return answer instanceof JetStreamApiError && answer.code === code;
+}
+
+/** Whether a request failed because its stream is not there; also when the server runs without JetStream. */
+export function isStreamMissing(thrown: unknown): boolean {
+  // The class is not exported. It is thrown for every subject that no stream takes.
+  return (
+    isApiError(thrown, JetStreamApiCodes.StreamNotFound) ||
+    (thrown instanceof Error && thrown.name === "JetStreamNotEnabled")
+  );
 }
 
 /** What was asked of the broker, for the message of an error. */
@@ -56,8 +65,7 @@ export function brokerErrorFrom(thrown: unknown, { failure, details = {} }: Atte
     const known = apiErrors[thrown.code];
     if (known !== undefined) return error(...known);
   }
-  // The class is not exported. It is thrown for every subject that no stream takes.
-  if (thrown instanceof Error && thrown.name === "JetStreamNotEnabled") {
+  if (isStreamMissing(thrown)) {
     return error("BROKER_UNAVAILABLE", "the stream is missing, or the server runs without JetStream (nats-server -js)");
   }
   if (cause instanceof errors.PermissionViolationError) {

@@ -3,7 +3,8 @@ import { type JetStreamClient, type JetStreamManager, jetstream, jetstreamManage
 import type { NatsConnection } from "@nats-io/nats-core";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type AskOptions, ask } from "./asking.ts";
+import { type AskOptions, ask, type Insistence } from "./asking.ts";
+import { isStreamMissing } from "./broker-errors.ts";
 import { type CloudEventAttributes, eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
 import { type Connection, openConnection } from "./connection.ts";
 import { publishEvent, publishEvents } from "./publishing.ts";
@@ -38,11 +39,9 @@ export interface Bus extends AsyncDisposable {
    */
   publishAll(events: Iterable<readonly [Message, PublishOptions]>, window?: number): Promise<Published[]>;
   /** The last event on a subject, which may have wildcards, or undefined. EVENT_INVALID if it is no event. */
-  lastEvent(stream: string, subject: string, signal?: AbortSignal): Promise<ReceivedEvent | undefined>;
-  /** Makes a request of the broker, and makes it again while the broker is away. */
+  lastEvent(stream: string, subject: string, options?: Insistence): Promise<ReceivedEvent | undefined>;
+  /** Makes a request of the broker, and makes it again while the broker is away. A stream that is missing is made again. */
   ask<T>(request: () => Promise<T>, options: AskOptions): Promise<T>;
-  /** Creates the streams again, should they be gone. */
-  ensureStreams(): Promise<void>;
 }
 
 /** Where an event belongs and what led to it. */
@@ -72,54 +71,54 @@ export interface Published {
 }
 
 const publishTimeoutMs = 60_000;
+/** How long one try of a request waits for its answer. */
+const tryTimeoutMs = 5_000;
 /** How long a cluster that has just been started may take to choose its leaders. */
 const topologyTimeoutMs = 10_000;
 
-/** Connects, reconnects without end, and makes sure that the streams exist. BROKER_UNAVAILABLE if there is no server at `url` now. */
+/** Connects, reconnects without end, and makes sure that the streams exist. BROKER_UNAVAILABLE if there is no server at `url` now, CONFIGURATION_INVALID if it cannot hold them. */
 export async function openBus(options: BusOptions): Promise<Bus> {
   const { service, logger } = options;
   const connection = await openConnection(options);
   const { nc } = connection;
-  const jsm = await jetstreamManager(nc, { checkAPI: false });
+  const timeoutMs = options.publishTimeoutMs ?? publishTimeoutMs;
+  const limits = { timeout: Math.min(tryTimeoutMs, timeoutMs) };
+  const jsm = await jetstreamManager(nc, { ...limits, checkAPI: false });
+  const restoreStreams = () => ensureTopology(jsm, options);
   const bus: Bus = {
     service,
     logger,
     connection,
     nc,
-    js: jetstream(nc),
+    js: jetstream(nc, limits),
     jsm,
     publish: (message, publishOptions) => publishEvent(bus, message, publishOptions),
     publishAll: (events, window = 256) => publishEvents(bus, events, window),
-    lastEvent: (stream, subject, signal) => lastEvent(bus, stream, subject, signal),
-    ask: (request, askOptions) =>
-      ask(connection, logger, request, { timeoutMs: options.publishTimeoutMs ?? publishTimeoutMs, ...askOptions }),
-    ensureStreams: () =>
-      bus.ask(() => ensureTopology(jsm, options), {
-        failure: `the streams could not be created at ${nc.getServer()}`,
-        timeoutMs: topologyTimeoutMs,
-      }),
+    lastEvent: (stream, subject, lastOptions) => lastEvent(bus, stream, subject, lastOptions),
+    ask: (request, askOptions) => ask({ connection, logger, restoreStreams }, request, { timeoutMs, ...askOptions }),
     [Symbol.asyncDispose]: () => connection.close(),
   };
   try {
-    await bus.ensureStreams();
+    const failure = `the streams could not be created at ${nc.getServer()}`;
+    const create = () => restoreStreams().catch((thrown) => refuseWithoutJetStream(thrown, failure));
+    await ask({ connection, logger }, create, { failure, timeoutMs: topologyTimeoutMs });
   } catch (thrown) {
     await connection.close();
     throw thrown;
   }
-  // The server may have come back with an empty store.
-  connection.onReconnect(() => void bus.ensureStreams().catch((thrown) => reportTopology(bus, thrown)));
   return bus;
 }
 
-function reportTopology(bus: Bus, thrown: unknown): void {
-  if (bus.nc.isClosed() || bus.nc.isDraining()) return;
-  const error = AppError.from(thrown);
-  bus.logger.error({ event: "broker.streams_missing", error }, "the streams could not be checked after reconnecting");
+/** A cluster that has no leader yet answers otherwise: this server will not learn JetStream by waiting. */
+function refuseWithoutJetStream(cause: unknown, failure: string): never {
+  if (!isStreamMissing(cause)) throw cause;
+  const advice = "start it with JetStream (nats-server -js), and enable that for the user's account";
+  throw new AppError("CONFIGURATION_INVALID", `${failure}, which runs without JetStream; ${advice}`, { cause });
 }
 
-async function lastEvent(bus: Bus, stream: string, subject: string, signal?: AbortSignal) {
+async function lastEvent(bus: Bus, stream: string, subject: string, options: Insistence = {}) {
   const failure = `the last event on ${subject} could not be read from ${stream}`;
   const request = () => bus.jsm.streams.getMessage(stream, { last_by_subj: subject });
-  const stored = await bus.ask(request, { failure, details: { stream, subject }, signal });
+  const stored = await bus.ask(request, { failure, details: { stream, subject }, ...options });
   return stored === null ? undefined : eventFromMessage(stored);
 }

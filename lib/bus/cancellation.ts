@@ -1,4 +1,5 @@
 import { AppError } from "../errors.ts";
+import type { Insistence } from "./asking.ts";
 import type { Bus } from "./bus.ts";
 import { eventStream, eventSubject } from "./subjects.ts";
 
@@ -12,9 +13,9 @@ const pollIntervalMs = 5_000;
 /**
  * Watches for the cancellation of a run. A plain subscription hears it at once; the stream is asked now, after each
  * reconnection and every few seconds as well, for a cancellation that came before or while nobody could hear it.
- * `stopping` ends the first question; it rejects with its reason.
+ * Rejects if the first question cannot be answered.
  */
-export async function watchCancellation(bus: Bus, runId: string, stopping?: AbortSignal): Promise<Cancellation> {
+export async function watchCancellation(bus: Bus, runId: string, options: Insistence = {}): Promise<Cancellation> {
   const subject = eventSubject(runId, "run.cancelled");
   const controller = new AbortController();
   const cancel = () =>
@@ -36,7 +37,7 @@ export async function watchCancellation(bus: Bus, runId: string, stopping?: Abor
     subscription.unsubscribe();
   };
   try {
-    await bus.ask(find, { failure: `whether run ${runId} is cancelled could not be read`, signal: stopping });
+    await bus.ask(find, { failure: `whether run ${runId} is cancelled could not be read`, ...options });
   } catch (thrown) {
     end();
     throw thrown;

@@ -108,6 +108,13 @@ async function watch(
     }
   }
   state.connected = false;
+  const reason = await nc.closed();
+  if (reason instanceof Error) {
+    logger.error(
+      { event: "broker.closed", error: reason },
+      "the connection to NATS is closed for good; restart the service",
+    );
+  }
 }
 
 async function close(nc: NatsConnection, connected: boolean): Promise<void> {

@@ -1,6 +1,5 @@
 import { headers, type MsgHdrs } from "@nats-io/nats-core";
 import type { AppError } from "../errors.ts";
-import { tryTimeoutMs } from "./asking.ts";
 import { encodeHeaderValue } from "./cloud-event.ts";
 import type { Held } from "./settlement.ts";
 import { deadLetterStream, deadLetterSubject, runIdFromSubject } from "./subjects.ts";
@@ -37,7 +36,6 @@ export async function storeDeadLetter(held: Held, error: AppError): Promise<numb
       headers: headersFor(held, error, time),
       msgID: `${stage}:${message.info.stream}:${message.seq}`,
       expect: { streamName: deadLetterStream },
-      timeout: tryTimeoutMs,
     });
   const failure = `message ${message.seq} on ${message.subject} could not be kept as a dead letter`;
   return (await bus.ask(publish, { failure, patient: true, signal: abandoned })).seq;

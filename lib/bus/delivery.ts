@@ -1,7 +1,6 @@
 import type { DescMessage, Message, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
-import type { RunFailed } from "../../gen/millrace/v1/events_pb.ts";
-import { RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import { type RunFailed, RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
 import { AppError } from "../errors.ts";
 import { orAborted } from "./abort.ts";
 import type { Bus } from "./bus.ts";
@@ -71,7 +70,7 @@ async function handleEvent(delivery: Delivery): Promise<void> {
       { retryable: false, details: { runId, stage: stage.name } },
     );
   }
-  using cancellation = await watchCancellation(bus, runId, stopping);
+  using cancellation = await watchCancellation(bus, runId, { signal: stopping, patient: true });
   const signal = AbortSignal.any([stopping, cancellation.signal]);
   signal.throwIfAborted();
   logger.info({ event: "stage.started" }, `${stage.name} begins`);
@@ -118,17 +117,23 @@ function failureOf(thrown: unknown): AppError {
  */
 async function settledBefore(delivery: Delivery): Promise<boolean> {
   const { stage, event } = delivery;
-  for (const schema of stage.outcomes) {
-    if ((await lastOf(delivery, schema))?.causationId === event.id) return true;
-  }
-  const failure = (await lastOf(delivery, RunFailedSchema)) as ReceivedEvent<RunFailed> | undefined;
+  const [failed, ...outcomes] = await Promise.all(
+    [RunFailedSchema, ...stage.outcomes].map((schema) => lastOf(delivery, schema)),
+  );
+  if (outcomes.some((outcome) => outcome?.causationId === event.id)) return true;
   // A failure that was stored before this message is about an earlier copy of it: this one was sent to be tried again.
-  return failure?.causationId === event.id && failure.message.stage === stage.name && failure.sequence > event.sequence;
+  return (
+    failed?.causationId === event.id &&
+    (failed.message as RunFailed).stage === stage.name &&
+    failed.sequence > event.sequence
+  );
 }
 
 async function lastOf({ bus, runId, stopping }: Delivery, schema: DescMessage): Promise<ReceivedEvent | undefined> {
   try {
-    return await bus.lastEvent(eventStream, eventSubject(runId, eventTypeOf(schema).options.name), stopping);
+    const subject = eventSubject(runId, eventTypeOf(schema).options.name);
+    // That the broker is away is no failure of this message.
+    return await bus.lastEvent(eventStream, subject, { signal: stopping, patient: true });
   } catch (thrown) {
     // Something else on that subject is nobody's outcome.
     if (AppError.from(thrown).code === "EVENT_INVALID") return undefined;

@@ -1,6 +1,5 @@
 import { type Message, toBinary } from "@bufbuild/protobuf";
 import { AppError } from "../errors.ts";
-import { tryTimeoutMs } from "./asking.ts";
 import type { Bus, Published, PublishOptions } from "./bus.ts";
 import { type CloudEventAttributes, eventIdFrom, headersFromEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
@@ -48,7 +47,7 @@ export async function publishEvent(bus: Bus, message: Message, options: PublishO
     const publishOnce = () => {
       const headers = headersFromEvent(event);
       injectTrace(headers);
-      return bus.js.publish(route.subject, payload, { msgID: id, headers, timeout: tryTimeoutMs, expect });
+      return bus.js.publish(route.subject, payload, { msgID: id, headers, expect });
     };
     const failure = `event ${type.name} on ${route.subject} could not be stored in ${route.stream}`;
     const details = { subject: route.subject, stream: route.stream, event: id };
@@ -66,25 +65,29 @@ export async function publishEvents(
   if (!(window >= 1))
     throw new AppError("INVALID_REQUEST", `a window of ${window} events lets none through; use 1 or more`);
   const results: Promise<Published>[] = [];
-  const inFlight = new Set<Promise<void>>();
-  let failed = false;
+  const state = { inFlight: 0, failed: false, slotFree: () => {} };
+  const settled = () => {
+    state.inFlight--;
+    state.slotFree();
+  };
   try {
     for (const [message, options] of events) {
       const result = bus.publish(message, options);
       results.push(result);
-      const settled: Promise<void> = result.then(
-        () => void inFlight.delete(settled),
-        () => {
-          failed = true;
-          inFlight.delete(settled);
-        },
-      );
-      inFlight.add(settled);
-      if (inFlight.size >= window) await Promise.race(inFlight);
-      if (failed) break;
+      state.inFlight++;
+      result.then(settled, () => {
+        state.failed = true;
+        settled();
+      });
+      if (state.inFlight >= window) {
+        await new Promise<void>((resolve) => {
+          state.slotFree = resolve;
+        });
+      }
+      if (state.failed) break;
     }
   } finally {
-    await Promise.all(inFlight);
+    await Promise.allSettled(results);
   }
   return Promise.all(results);
 }

@@ -110,7 +110,8 @@ async function supervise(bus: Bus, stage: Stage, signals: Stopping, state: Stage
     } catch (thrown) {
       state.consuming = false;
       if (stopping.aborted) break;
-      await recover(bus, stage, thrown);
+      const about = { event: "stage.interrupted", stage: stage.name, error: thrown };
+      bus.logger.warn(about, "consuming was interrupted; going on");
       await delay(pauseAfterFailureMs, undefined, { signal: stopping }).catch(() => undefined);
     }
   }
@@ -135,20 +136,7 @@ async function consume(bus: Bus, stage: Stage, signals: Stopping, state: StageSt
   }
 }
 
-/** The consumer or its stream may have been deleted; they are made again. Finished work is found by its outcomes. */
-async function recover(bus: Bus, stage: Stage, thrown: unknown): Promise<void> {
-  bus.logger.warn(
-    { event: "stage.interrupted", stage: stage.name, error: thrown },
-    "consuming was interrupted; going on",
-  );
-  if (!isApiError(thrown, JetStreamApiCodes.StreamNotFound)) return;
-  await bus
-    .ensureStreams()
-    .catch((error: unknown) =>
-      bus.logger.error({ event: "stage.stream_missing", stage: stage.name, error }, "no stream"),
-    );
-}
-
+/** Finds the durable consumer or makes it, again if somebody deleted it: finished work is known by its outcomes. */
 async function ensureConsumer(bus: Bus, stage: Stage): Promise<Consumer> {
   const config = {
     durable_name: stage.name,

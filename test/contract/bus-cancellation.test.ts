@@ -127,7 +127,7 @@ suite("cancelling a run", { concurrency: 3 }, () => {
   test("leaves no subscription behind when the first question fails", async (t) => {
     const nats = await startNats(t);
     await using bus = await openTestBus(nats, { publishTimeoutMs: 100 });
-    await bus.jsm.streams.delete(eventStream);
+    await nats.kill();
     await assert.rejects(watchCancellation(bus, "r1"), /could not be read/);
     assert.deepEqual(subscriptionsTo(bus, "r1"), []);
   });

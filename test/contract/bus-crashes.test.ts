@@ -32,7 +32,7 @@ function startProcess(t: TestContext, settings: StageProcessSettings): StageProc
   return { child, begun, kill };
 }
 
-suite("a crash", { concurrency: 2 }, () => {
+suite("a crash", { concurrency: 3 }, () => {
   test("of the consumer before the acknowledgement lets another one do the work, with its effects once", async (t) => {
     const nats = await startNats(t);
     await using bus = await openTestBus(nats);

@@ -115,7 +115,6 @@ suite("following a stream", { concurrency: 3 }, () => {
     const following = follow(bus, runFilter("*"));
     await eventually("the old ones", () => following.events.length === 10);
     await bus.jsm.streams.delete(eventStream);
-    await bus.ensureStreams();
     await requestRun(bus, "r2");
     await eventually("the new one", () => following.events.length === 11);
     await following.stop();

@@ -157,10 +157,19 @@ suite("publishing", { concurrency: 3 }, () => {
     const patient = bus.publish(create(RunRequestedSchema), { runId: "r1", patient: true, signal: controller.signal });
     setTimeout(() => controller.abort(reason), 50);
     await assert.rejects(patient, (thrown) => thrown === reason);
-    await nats.restart();
-    await eventually("the connection is back", () => bus.connection.connected());
+    await assert.rejects(requestRun(bus, "r1"), isError("BROKER_UNAVAILABLE", /r1 could not be stored|on millrace/));
+  });
+
+  test("makes a stream that was deleted again, and says so when there is no JetStream", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    await requestRun(bus, "r1");
     await bus.jsm.streams.delete(eventStream);
-    await assert.rejects(requestRun(bus, "r1"), isError("BROKER_UNAVAILABLE", /the stream is missing/));
+    assert.equal((await requestRun(bus, "r2")).sequence, 1);
+    const plain = await startNats(t, {
+      extraConfig: "system_account: A, no_auth_user: u, accounts: { A: {}, B: { users: [{ user: u, password: p }] } }",
+    });
+    await assert.rejects(openTestBus(plain), isError("CONFIGURATION_INVALID", /runs without JetStream; start it with/));
   });
 
   test("names the address when there is no server", async () => {

@@ -34,7 +34,7 @@ const settled = async (bus: Bus) => {
   return num_pending === 0 && num_ack_pending === 0;
 };
 
-suite("a stage", { concurrency: 4 }, () => {
+suite("a stage", { concurrency: 6 }, () => {
   test("publishes the outcome of its work, caused by the event, and acknowledges the message", async (t) => {
     const nats = await startNats(t);
     await using bus = await openTestBus(nats);
@@ -263,6 +263,27 @@ suite("a stage", { concurrency: 4 }, () => {
     await eventually("it consumes", () => stage.consuming());
     await bus.jsm.streams.delete(eventStream);
     await requestRun(bus, "r1");
+    await eventually("the outcome", async () => (await outcomes(bus, "r1")).length === 1);
+    await stage.stop();
+  });
+
+  test("stores its outcome in a stream that was deleted and made again while it worked", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    const stage = startStage(
+      bus,
+      testStage(async () => {
+        await bus.jsm.streams.delete(eventStream);
+        return prepared();
+      }),
+    );
+    await requestRun(bus, "r1");
+    await eventually("the stream is there again", () =>
+      bus.jsm.streams.info(eventStream).then(
+        () => true,
+        () => false,
+      ),
+    );
     await eventually("the outcome", async () => (await outcomes(bus, "r1")).length === 1);
     await stage.stop();
   });

@@ -13,7 +13,6 @@ suite("the streams", { concurrency: 2 }, () => {
     const buses = await Promise.all(Array.from({ length: 8 }, () => openTestBus(nats)));
     const [bus] = buses;
     assert.ok(bus);
-    await bus.ensureStreams();
     const config = async (name: string) => (await bus.jsm.streams.info(name)).config;
     for (const name of [eventStream, registryStream, deadLetterStream]) {
       const { storage, retention, duplicate_window, num_replicas } = await config(name);
