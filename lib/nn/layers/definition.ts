@@ -38,7 +38,7 @@ export interface LayerNode {
   readonly className: string;
   /** What its `getConfig()` gives. */
   readonly config: Readonly<Record<string, unknown>>;
-  /** Names of the nodes it reads; "input" is the network's. */
+  /** Names of the nodes it reads; `inputName` of the plan is the network's input. */
   readonly inputs: readonly string[];
   readonly inputShapes: readonly (readonly number[])[];
   readonly outputShape: readonly number[];

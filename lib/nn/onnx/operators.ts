@@ -4,12 +4,12 @@
  */
 import { type Attributes, type Graph, single, type Value } from "./graph.ts";
 import { broadcast, type Dimension, elementCount, fixed, formatShape, type Shape, shapeError } from "./shape.ts";
-import type { ElementType } from "./tensor-type.ts";
+import { dataTypes, type ElementType } from "./tensor-type.ts";
 
-type BinaryOperator = "Add" | "Sub" | "Mul" | "Div" | "Pow";
-type UnaryOperator = "Relu" | "Sqrt" | "Reciprocal" | "Exp" | "Log" | "Neg" | "Identity";
+type BinaryOperator = "Add" | "Sub" | "Mul" | "Div";
+type UnaryOperator = "Relu" | "Sqrt" | "Reciprocal";
 type Comparison = "Equal" | "Greater";
-type Reduction = "ReduceSum" | "ReduceMean" | "ReduceMax";
+type Reduction = "ReduceSum" | "ReduceMean";
 
 /** Element-wise, with broadcasting. */
 export function binary(graph: Graph, operator: BinaryOperator, left: Value, right: Value): Value {
@@ -35,22 +35,10 @@ export function compare(graph: Graph, operator: Comparison, left: Value, right: 
   return one(graph, operator, [left, right], broadcast(left.shape, right.shape), "bool");
 }
 
-/** `yes` where the condition holds, else `no`. */
-export function where(graph: Graph, condition: Value, yes: Value, no: Value): Value {
-  return one(
-    graph,
-    "Where",
-    [condition, yes, no],
-    broadcast(condition.shape, broadcast(yes.shape, no.shape)),
-    yes.type,
-  );
-}
-
 /** Converts the element type; nothing to do where it is right already. */
 export function cast(graph: Graph, value: Value, type: ElementType): Value {
   if (value.type === type) return value;
-  const numbers: Record<ElementType, number> = { float32: 1, uint8: 2, int64: 7, bool: 9, float64: 11 };
-  return one(graph, "Cast", [value], value.shape, type, { to: numbers[type] });
+  return one(graph, "Cast", [value], value.shape, type, { to: dataTypes[type] });
 }
 
 /** Same elements, other shape. At most one axis may be symbolic, and must be in both shapes. */
@@ -103,17 +91,22 @@ export function slice(
   return one(graph, "Slice", inputs, shape, value.type);
 }
 
+/** Images turned by 180 degrees: the last two axes backwards. */
+export function turnImages(graph: Graph, value: Value): Value {
+  // In ONNX a slice that runs backwards to the very first element ends at any number below minus the length.
+  const [backwards, end] = [
+    [-1, -1],
+    [-(2 ** 31), -(2 ** 31)],
+  ].map((values) => graph.integers(values));
+  return one(graph, "Slice", [value, backwards, end, graph.integers([2, 3]), backwards], value.shape, value.type);
+}
+
 /** Zeros around the last two axes. */
 export function padImages(graph: Graph, value: Value, pads: Pads): Value {
   if (isNoPadding(pads)) return value;
   const [top, left, bottom, right] = pads;
-  const [n, c, h, w] = [0, 1, 2, 3].map((axis) => dimensionOf(value, axis)) as [
-    Dimension,
-    Dimension,
-    Dimension,
-    Dimension,
-  ];
-  const shape = [n, c, fixed(h) + top + bottom, fixed(w) + left + right];
+  const [height, width] = [fixed(value.shape[2]), fixed(value.shape[3])];
+  const shape = [...value.shape.slice(0, 2), height + top + bottom, width + left + right];
   return one(graph, "Pad", [value, graph.integers([0, 0, top, left, 0, 0, bottom, right])], shape, value.type);
 }
 
@@ -128,16 +121,6 @@ export function reduce(graph: Graph, operator: Reduction, value: Value, axes: re
     return one(graph, operator, [value, graph.integers(axes)], shape, value.type, { keepdims });
   }
   return one(graph, operator, [value], shape, value.type, { axes, keepdims });
-}
-
-/** Sums over all but the last axes so that the result has `shape`: undoes a broadcast, for gradients. */
-export function sumAll(graph: Graph, value: Value): Value {
-  return reduce(
-    graph,
-    "ReduceSum",
-    value,
-    value.shape.map((_, axis) => axis),
-  );
 }
 
 /** Softmax over the last axis. */
@@ -158,7 +141,7 @@ export function argMax(graph: Graph, value: Value): Value {
 /** Zero rows above, to the left, below, to the right: the order of ONNX's `pads`. */
 export type Pads = readonly [top: number, left: number, bottom: number, right: number];
 
-export const isNoPadding = (pads: Pads): boolean => pads.every((pad) => pad === 0);
+const isNoPadding = (pads: Pads): boolean => pads.every((pad) => pad === 0);
 
 /** A window that moves over the rows and columns of an image. */
 export interface Window {
