@@ -1,8 +1,11 @@
 /**
  * The art behind the pictograms: which sets there are, whose they are, and which of their drawings show which class.
  *
- * Every set was drawn by other people in another style, so a whole set is either for training or for testing: a network
- * is measured on drawings by artists of whom it has seen nothing. Sets that share artists stay on the same side.
+ * Each set has a style of its own, so a whole set is either for training or for testing: a network is measured on drawings in
+ * styles of which it has seen nothing. The two Fluent sets show the same figures, so they stay on one side. Noto was drawn
+ * anew for its second version, hence its first counts as another set, though the publisher is the same.
+ *
+ * Noto and Twemoji are held out: both are complete and in wide use, and they differ, one being shaded and one flat.
  */
 
 import type { Cifar10Class } from "../sources/cifar10-classes.ts";
@@ -22,9 +25,9 @@ export interface ArtSet {
 const google = { author: "Google", licence: "Apache-2.0", url: "https://github.com/googlefonts/noto-emoji" };
 const microsoft = { author: "Microsoft", licence: "MIT", url: "https://github.com/microsoft/fluentui-emoji" };
 
-/** All sets. FxEmoji has no deer; the others have every class. */
+/** All sets. FxEmoji has no cat and no deer among the drawings wanted here; the others have every class. */
 export const artSets: readonly ArtSet[] = [
-  { id: "noto", title: "Noto Emoji", ...google, split: "train" },
+  { id: "noto", title: "Noto Emoji", ...google, split: "test" },
   { id: "noto-v1", title: "Noto Emoji, first version", ...google, split: "train" },
   { id: "fluent-emoji", title: "Fluent Emoji", ...microsoft, split: "train" },
   { id: "fluent-emoji-flat", title: "Fluent Emoji, flat", ...microsoft, split: "train" },
@@ -58,7 +61,7 @@ export const artSets: readonly ArtSet[] = [
     author: "EmojiOne and EmojiTwo contributors",
     licence: "CC-BY-4.0",
     url: "https://github.com/EmojiTwo/emojitwo",
-    split: "test",
+    split: "train",
   },
 ];
 
@@ -67,29 +70,22 @@ const words = (text: string): readonly string[] => text.split(" ");
 /**
  * Names under which the sets keep drawings of each class. A set contributes those that it has; where sets use different
  * names for a subject ("delivery-truck", "deliverytruck"), both are here.
+ *
+ * Only subjects that a person tells apart in 32 x 32 pixels: no runways below airplanes, which look like ships; no
+ * cats and dogs from the side, which look like each other; no birds with other outlines than a bird's.
  */
 export const drawingNames: Readonly<Record<Cifar10Class, readonly string[]>> = {
-  airplane: words(
-    "airplane small-airplane airplane-departure airplane-arrival up-pointing-airplane northeast-pointing-airplane",
-  ),
+  airplane: words("airplane small-airplane up-pointing-airplane northeast-pointing-airplane"),
   automobile: words(
-    "automobile taxi police-car sport-utility-vehicle racing-car oncoming-automobile oncoming-taxi oncoming-police-car " +
+    "automobile taxi police-car oncoming-automobile oncoming-taxi oncoming-police-car " +
       "policecar oncomingautomobile oncomingtaxi oncomingpolicecar",
   ),
-  bird: words(
-    "bird dove duck eagle owl parrot flamingo swan goose penguin rooster chicken turkey peacock baby-chick dodo " +
-      "front-facing-baby-chick black-bird blackbird doveofpeace babychick",
-  ),
-  cat: words(
-    "cat cat-face black-cat grinning-cat pouting-cat kissing-cat cat-with-wry-smile grinning-cat-face pouting-cat-face " +
-      "kissing-cat-face cat-face-with-wry-smile",
-  ),
+  bird: words("bird black-bird blackbird dove doveofpeace parrot penguin rooster baby-chick babychick"),
+  cat: words("cat-face grinning-cat grinning-cat-face pouting-cat pouting-cat-face"),
   deer: words("deer moose"),
-  dog: words("dog dog-face guide-dog service-dog poodle dogside"),
+  dog: words("dog-face poodle"),
   frog: words("frog frog-face"),
-  horse: words("horse horse-face horse-racing horse-riding unicorn unicorn-face carousel-horse horseracing"),
-  ship: words("ship passenger-ship ferry motor-boat sailboat speedboat canoe"),
-  truck: words(
-    "articulated-lorry delivery-truck pickup-truck fire-engine oncoming-fire-engine articulatedlorry deliverytruck",
-  ),
+  horse: words("horse horse-racing horse-riding horseracing unicorn unicorn-face"),
+  ship: words("ship passenger-ship ferry motor-boat sailboat speedboat"),
+  truck: words("articulated-lorry delivery-truck fire-engine articulatedlorry deliverytruck"),
 };

@@ -31,17 +31,17 @@ export interface Variation {
 
 /** Images to learn from differ widely, because there are few drawings. */
 export const trainVariation: Variation = {
-  scale: [0.7, 1.15],
-  stretch: 1.2,
-  tilt: 0.16,
-  shear: 0.2,
-  offset: 0.06,
-  hue: 0.2,
-  anyHue: 0.3,
-  saturation: [0.2, 1.3],
-  gain: [0.7, 1.2],
-  brightness: 30,
-  noise: 10,
+  scale: [0.8, 1.1],
+  stretch: 1.15,
+  tilt: 0.12,
+  shear: 0.1,
+  offset: 0.05,
+  hue: 0.12,
+  anyHue: 0.1,
+  saturation: [0.3, 1.25],
+  gain: [0.75, 1.15],
+  brightness: 18,
+  noise: 5,
 };
 
 /** Images to be measured on differ little: what makes them hard is that the art is new. */
