@@ -8,9 +8,24 @@ import { watchCancellation } from "./cancellation.ts";
 import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
 import { type Settlement, settle, settlementFor } from "./settlement.ts";
-import { type Stage, type Stopping, stageDefaults } from "./stage.ts";
+import type { Stage } from "./stage.ts";
 import { eventStream, eventSubject, runIdFromSubject } from "./subjects.ts";
 import { withMessageContext, withProcessSpan } from "./tracing.ts";
+
+/** Signals by which a stage is stopped. */
+export interface Stopping {
+  /** The work in hand shall end. */
+  readonly stopping: AbortSignal;
+  /** Nothing is waited for any longer. */
+  readonly abandoned: AbortSignal;
+}
+
+export const stageDefaults = {
+  ackWaitMs: 30_000,
+  maxAttempts: 5,
+  retryDelaysMs: [500, 2_000, 8_000, 30_000],
+  stopGraceMs: 5_000,
+} as const;
 
 /** Handles one message of a stage from its delivery to its settlement. */
 export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): Promise<void> {

@@ -44,9 +44,11 @@ export async function followEvents(bus: Bus, options: FollowOptions): Promise<vo
 interface Position {
   /** Sequence from which to read on. */
   next: number;
-  /** Last sequence that was stored at the start; undefined before it is known, Infinity once caught up. */
+  /** Last sequence that was stored at the start; undefined before it is known, `caughtUp` once that is told. */
   target: number | undefined;
 }
+
+const caughtUp = Number.POSITIVE_INFINITY;
 
 async function findPosition(bus: Bus, { stream, filter, signal }: FollowOptions, position: Position): Promise<void> {
   const options = { failure: `stream ${stream} could not be read`, signal };
@@ -54,6 +56,7 @@ async function findPosition(bus: Bus, { stream, filter, signal }: FollowOptions,
   if (state.last_seq + 1 < position.next) {
     bus.logger.warn({ event: "follow.restarted", stream }, "the stream was made anew; reading it from its beginning");
     position.next = 1;
+    if (position.target !== caughtUp) position.target = undefined;
   }
   const last = () => bus.jsm.streams.getMessage(stream, { last_by_subj: filter });
   position.target ??= (await bus.ask(last, options))?.seq ?? 0;
@@ -61,7 +64,7 @@ async function findPosition(bus: Bus, { stream, filter, signal }: FollowOptions,
 
 function reportCaughtUp(position: Position, { onCaughtUp }: FollowOptions): void {
   if (position.target !== undefined && position.next > position.target) {
-    position.target = Number.POSITIVE_INFINITY;
+    position.target = caughtUp;
     onCaughtUp?.();
   }
 }

@@ -8,7 +8,7 @@ import { orAborted } from "./abort.ts";
 import { isApiError } from "./broker-errors.ts";
 import type { Bus, Published } from "./bus.ts";
 import type { ReceivedEvent } from "./cloud-event.ts";
-import { handleMessage } from "./delivery.ts";
+import { handleMessage, type Stopping, stageDefaults } from "./delivery.ts";
 import { eventTypeOf } from "./event-types.ts";
 import { eventStream, eventSubject, requireToken } from "./subjects.ts";
 
@@ -51,21 +51,6 @@ export interface RunningStage {
   /** Takes no further message, stops the one in hand, gives it back, and resolves when all is settled. */
   stop(): Promise<void>;
 }
-
-/** Signals by which a stage is stopped. */
-export interface Stopping {
-  /** The work in hand shall end. */
-  readonly stopping: AbortSignal;
-  /** Nothing is waited for any longer. */
-  readonly abandoned: AbortSignal;
-}
-
-export const stageDefaults = {
-  ackWaitMs: 30_000,
-  maxAttempts: 5,
-  retryDelaysMs: [500, 2_000, 8_000, 30_000],
-  stopGraceMs: 5_000,
-} as const;
 
 /** The shortest that a server holds a pull open for. Also the longest that stopping an idle stage takes. */
 const pullExpiresMs = 1_000;

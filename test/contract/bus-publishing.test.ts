@@ -99,7 +99,8 @@ suite("publishing", { concurrency: 3 }, () => {
     let fill = async () => {};
     const stage = startStage(
       bus,
-      testStage(async () => {
+      testStage(async (_, { runId }) => {
+        if (runId !== "r1") return prepared();
         tries++;
         await fill();
         return prepared();
