@@ -46,7 +46,7 @@ export interface PrepareDependencies {
  * whose digest is the data set's.
  *
  * The manifest says nothing of when, where or how fast: the same content and specification give the same digest. The names
- * of a folder or archive itself do not count either. What is in memory at a time is one shard and the images being decoded.
+ * of a folder or archive itself do not count either. What is in memory at a time is one shard of each split and the images being decoded.
  *
  * @throws AppError DATASET_INVALID when the source cannot be used or more of its images are unreadable than the
  * specification allows, ARCHIVE_REFUSED, DOWNLOAD_FAILED, CANCELLED, or what the artifact store throws.
@@ -66,7 +66,7 @@ export async function prepareDataset(spec: DatasetSpec, dependencies: PrepareDep
       ...options,
       artifacts,
       report,
-      maxSkippedShare: maxSkippedShareOf(spec),
+      maxSkippedShare: spec.maxSkippedShare ?? defaults.maxSkippedShare,
     });
     const manifest = describe(source, spec, options.shape, stored);
     return await storeManifest(manifest, { name: source.title, leftOut: stored.leftOut, artifacts, signal });
@@ -86,10 +86,6 @@ function optionsFrom(spec: DatasetSpec, { cacheFolder, signal }: PrepareDependen
     cacheFolder,
     signal,
   };
-}
-
-function maxSkippedShareOf(spec: DatasetSpec): number {
-  return spec.maxSkippedShare ?? defaults.maxSkippedShare;
 }
 
 interface Progress {

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, open, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { AppError } from "../../errors.ts";
 
 /** Bytes gathered before they are written. */
 const blockBytes = 1024 * 1024;
@@ -41,7 +42,8 @@ export async function openSpool(folder: string): Promise<Spool> {
     flush,
     async read(offset, length) {
       const bytes = new Uint8Array(length);
-      await file.read(bytes, 0, length, offset);
+      const { bytesRead } = await file.read(bytes, 0, length, offset);
+      if (bytesRead < length) throw new AppError("INTERNAL", `a spool ended ${length - bytesRead} bytes too soon`);
       return bytes;
     },
     [Symbol.asyncDispose]: () => file.close(),

@@ -84,8 +84,13 @@ async function feed(archive: Extract, bytes: AsyncIterable<Buffer>, guard: Archi
 /** Resolves when a stream takes more, or never will. */
 function drained(archive: Extract): Promise<void> {
   return new Promise((resolve) => {
-    archive.once("drain", () => resolve());
-    archive.once("close", () => resolve());
+    const done = (): void => {
+      archive.off("drain", done);
+      archive.off("close", done);
+      resolve();
+    };
+    archive.on("drain", done);
+    archive.on("close", done);
   });
 }
 

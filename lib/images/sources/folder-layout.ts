@@ -46,7 +46,9 @@ type ClassFiles = Record<SplitName | "undivided", TreeFile[]>;
  */
 export function planLayout(files: readonly TreeFile[], options: LayoutOptions): LayoutPlan {
   const root = wrappingFolder(files);
-  const below = files.map((file) => ({ file, parts: file.path.slice(root.length).split("/") }));
+  // An archive may hold a path twice; as when it is unpacked, the last counts.
+  const unique = [...new Map(files.map((file) => [file.path, file])).values()];
+  const below = unique.map((file) => ({ file, parts: file.path.slice(root.length).split("/") }));
   const divided = below.some(({ parts }) => isSplit(parts[0]) && parts.length > 1);
   const byClass = new Map<string, ClassFiles>();
   const leftOut: LeftOut[] = [];

@@ -79,6 +79,16 @@ describe("an image folder", () => {
     assert.equal(dataset.name, "two");
   });
 
+  it("takes the last of two files that an archive holds under one path, as unpacking would", async (t) => {
+    const files = await classFolders(["cat", "dog"]);
+    const first = await packTar({ "train/cat/0.png": await plainImage("#ffffff") });
+    // A tar ends with two empty blocks; without them another follows on.
+    const twice = Buffer.concat([first.subarray(0, -1024), await packTar(files)]);
+    const source = await writeTemporary(t, "twice.tar", twice);
+    const { dataset } = await prepare(t, { source, imageSize: 4 });
+    assert.equal(dataset.digest, (await prepareFolder(t, files)).dataset.digest);
+  });
+
   it("takes another order, and so another digest, with another seed", async (t) => {
     const files = await classFolders(["cat", "dog"]);
     const one = await prepareFolder(t, files, { seed: 1n });
