@@ -23,7 +23,7 @@ import { checkTrainingData, type TrainingData } from "./training-data.ts";
 const progressIntervalMs = 250;
 
 /**
- * Trains on the calling thread. `isCancelled` is asked before every step; a training that it stops throws CANCELLED. Other
+ * Trains on the calling thread. `isCancelled` is asked at the start and before every step; a training that it stops throws CANCELLED. Other
  * errors: DATASET_INVALID and CONFIGURATION_INVALID before any work, TRAINING_DIVERGED, ARTIFACT_CORRUPT (checkpoint).
  */
 export async function train(
@@ -33,6 +33,7 @@ export async function train(
 ): Promise<TrainingResult> {
   const { config, data } = request;
   checkTrainingData(data, config);
+  if (isCancelled()) throw new AppError("CANCELLED", "the training was cancelled before it began");
   const checkpoint = request.checkpoint && resume(request, request.checkpoint);
   const model = findNetwork(request.network).build({ ...data, classes: data.classes.length, seed: config.seed });
   const trainer = await findEngine(request.engine ?? defaultEngine).createTrainer({

@@ -25,7 +25,7 @@ const heNormal = (seed: number) => tf.initializers.heNormal({ seed });
 
 export const paper: NetworkDefinition = {
   name: "paper",
-  description: "The paper's VGG-like network: accurate, and some twenty-five times the work of small.",
+  description: "The paper's VGG-like network: accurate, and some thirty-five times the work of small.",
   build: (input) => buildPaperNetwork(input, { blocks, units: 256 }),
   defaults: {
     epochs: 40,

@@ -52,33 +52,32 @@ test("a trained model classifies images it has not seen, through ONNX as through
 });
 
 test("the paper's network with its dropout learns too", async () => {
-  const changes = { epochs: 2, optimizer: { kind: "adam", learningRate: 1e-3 } };
+  const changes = { epochs: 2, intraOpThreads: 1 };
   const { epochs } = await startTraining(requestFor("paper", changes)).result;
   assert.ok((epochs[1]?.loss ?? 9) < (epochs[0]?.loss ?? 0), `losses ${epochs.map(({ loss }) => loss)}`);
 });
 
 test("the same seed gives the same model bit for bit, another seed another", async () => {
-  const [first, second, other] = await Promise.all(
-    [1, 1, 2].map(async (seed) => (await startTraining(requestFor("small", { seed, epochs: 2 })).result).onnx),
-  );
+  const trainOnce = async (seed: number) => (await startTraining(requestFor("small", { seed, epochs: 2 })).result).onnx;
+  const [first, second, other] = [await trainOnce(1), await trainOnce(1), await trainOnce(2)];
   assert.deepEqual(first, second);
   assert.notDeepEqual(first, other);
 });
 
 for (const network of ["small", "paper"]) {
-  test(`a training of ${network} resumed from any checkpoint ends with the same bits as one without a break`, async () => {
+  test(`a training of ${network} resumed from a checkpoint ends with the same bits as one without a break`, async () => {
     const checkpoints: Uint8Array[] = [];
     const request = requestFor(network, { epochs: 3 });
     const whole = await startTraining(request, { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
     assert.equal(checkpoints.length, 3);
-    for (const checkpoint of checkpoints.slice(0, 2)) {
-      const resumed = await startTraining({ ...request, checkpoint }).result;
-      assert.deepEqual(resumed.layersModel.weights, whole.layersModel.weights);
-      assert.deepEqual(
-        resumed.epochs.map(({ loss }) => loss),
-        whole.epochs.map(({ loss }) => loss),
-      );
-    }
+    const [, checkpoint = new Uint8Array()] = checkpoints;
+    const resumed = await startTraining({ ...request, checkpoint }).result;
+    assert.deepEqual(resumed.onnx, whole.onnx);
+    assert.deepEqual(resumed.layersModel.weights, whole.layersModel.weights);
+    assert.deepEqual(
+      resumed.epochs.map(({ loss }) => loss),
+      whole.epochs.map(({ loss }) => loss),
+    );
   });
 }
 
@@ -123,11 +122,10 @@ test("a training cancelled before it has begun ends as well", async () => {
 
 test("progress within an epoch counts steps up to the epoch's", async () => {
   const seen: TrainingProgress[] = [];
-  await startTraining(requestFor("paper", { epochs: 2, batchSize: 8 }), {
-    onProgress: (progress) => seen.push(progress),
-  }).result;
+  const request = requestFor("small", { epochs: 6, batchSize: 8 });
+  await startTraining(request, { onProgress: (progress) => seen.push(progress) }).result;
   for (const { step, steps, epoch, loss } of seen) {
-    assert.ok(step >= 1 && step <= steps && steps === 16 && epoch <= 2 && Number.isFinite(loss));
+    assert.ok(step >= 1 && step <= steps && steps === 16 && epoch <= 6 && Number.isFinite(loss));
   }
 });
 
