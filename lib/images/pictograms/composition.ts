@@ -19,7 +19,7 @@ export interface Variation {
   readonly offset: number;
   /** Largest tangent of half the angle by which hues are turned. */
   readonly hue: number;
-  /** Share of the images whose hue is turned by anything up to half a circle. */
+  /** Share of the images whose hue is turned by anything up to 143 degrees instead. */
   readonly anyHue: number;
   readonly saturation: readonly [number, number];
   readonly gain: readonly [number, number];
@@ -74,15 +74,14 @@ export interface CompositionOptions {
  */
 export function composePictogram(drawing: Drawing, { size, variation, random }: CompositionOptions): Uint8Array {
   const background = createBackground(random);
-  const place = createPlacement(random, variation, { from: drawing.size, to: size });
+  const sampleAt = createSampler(drawing, createPlacement(random, variation, { from: drawing.size, to: size }));
   const recolour = createRecolouring(random, variation);
   const noise = createNoise(random, variation.noise);
   const plane = size * size;
   const image = new Uint8ClampedArray(3 * plane);
-  const sample = new Float64Array(4);
   for (let row = 0; row < size; row++) {
     for (let column = 0; column < size; column++) {
-      sampleDrawing(drawing, place, column, row, sample);
+      const sample = sampleAt(column, row);
       recolour(sample);
       const behind = background((column + 0.5) / size, (row + 0.5) / size);
       const grey = noise.grey();
@@ -119,18 +118,25 @@ function createPlacement(
   return [xx, xy, middle - xx * centreX - xy * centreY, yx, yy, middle - yx * centreX - yy * centreY];
 }
 
-/** The mean of four samples within one pixel of the image: red, green and blue times alpha (0..255), alpha (0..1). */
-function sampleDrawing(drawing: Drawing, place: Placement, column: number, row: number, result: Float64Array): void {
-  result.fill(0);
-  for (let part = 0; part < 4; part++) {
-    const x = column + (part % 2 === 0 ? 0.25 : 0.75);
-    const y = row + (part < 2 ? 0.25 : 0.75);
-    const across = place[0] * x + place[1] * y + place[2] - 0.5;
-    const down = place[3] * x + place[4] * y + place[5] - 0.5;
-    addInterpolated(drawing, across, down, result);
-  }
-  for (let channel = 0; channel < 3; channel++) result[channel] = (result[channel] ?? 0) / 4;
-  result[3] = (result[3] ?? 0) / (4 * 255);
+/**
+ * Samples a drawing: the mean of four points within a pixel of the image, as red, green and blue times alpha (0..255) and
+ * alpha (0..1). The array is used again at the next call.
+ */
+function createSampler(drawing: Drawing, place: Placement): (column: number, row: number) => Float64Array {
+  const sample = new Float64Array(4);
+  return (column, row) => {
+    sample.fill(0);
+    for (let part = 0; part < 4; part++) {
+      const x = column + (part % 2 === 0 ? 0.25 : 0.75);
+      const y = row + (part < 2 ? 0.25 : 0.75);
+      const across = place[0] * x + place[1] * y + place[2] - 0.5;
+      const down = place[3] * x + place[4] * y + place[5] - 0.5;
+      addInterpolated(drawing, across, down, sample);
+    }
+    for (let channel = 0; channel < 3; channel++) sample[channel] = (sample[channel] ?? 0) / 4;
+    sample[3] = (sample[3] ?? 0) / (4 * 255);
+    return sample;
+  };
 }
 
 /** Adds the drawing's values at a point between four of its pixels; beyond its borders all is transparent. */
@@ -152,7 +158,7 @@ function addInterpolated(drawing: Drawing, x: number, y: number, result: Float64
   }
 }
 
-/** Tangent of half of 143 degrees: hues may become nearly any other. */
+/** Tangent of half of 143 degrees: a hue may become nearly any other. */
 const anyHue = 3;
 
 /**
