@@ -1,9 +1,8 @@
 /**
  * A network for demonstrations, after the narrow end of airbench (github.com/KellerJordan/cifar10-airbench): five 3x3 convolutions
  * with batch normalisation, global max-pooling, label smoothing, Nesterov's momentum and a triangular schedule. 9 MFLOP forward
- * for a 32x32 image, so that twelve epochs of 4,000 images take some 20 to 25 seconds on two free cores. Narrower with more epochs
- * was better than wider with fewer: on 4,000 images of CIFAR-10 14 epochs of this reach 64 % of the test images, in the same time
- * 10 epochs of one a third wider 62 %.
+ * for a 32x32 image, so that twelve epochs of 4,000 images take some 20 to 25 seconds on two free cores. Trained on 4,000 images
+ * of CIFAR-10 it classifies 62.6 % of 2,000 test images right, with 14 epochs 64.4 % (one seed each).
  */
 import { layers as tf } from "../tensorflow.ts";
 import type { NetworkDefinition } from "./definition.ts";
