@@ -6,18 +6,13 @@ import { RunCancelledSchema } from "../../gen/millrace/v1/events_pb.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { watchCancellation } from "../../lib/bus/cancellation.ts";
 import { startStage } from "../../lib/bus/stage.ts";
-import { deadLetterStream, eventStream, eventSubject } from "../../lib/bus/subjects.ts";
+import { deadLetterStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
-import { eventually, openTestBus, prepared, requestRun, storedMessages, testStage } from "../helpers/bus.ts";
+import { eventually, isSettled, openTestBus, prepared, requestRun, storedMessages, testStage } from "../helpers/bus.ts";
 import { startNats } from "../helpers/nats-server.ts";
 
 const cancelRun = (bus: Bus, runId: string) =>
   bus.publish(create(RunCancelledSchema, { reason: "changed my mind" }), { runId });
-
-async function allSettled(bus: Bus): Promise<boolean> {
-  const { num_pending, num_ack_pending } = await bus.jsm.consumers.info(eventStream, "ingestion");
-  return num_pending === 0 && num_ack_pending === 0;
-}
 
 /** Nothing but the request and its cancellation: no outcome, no failure, no dead letter. */
 async function assertNothingCame(bus: Bus, runId: string): Promise<void> {
@@ -43,7 +38,7 @@ suite("cancelling a run", { concurrency: 3 }, () => {
       }),
     );
     await eventually("the consumer is there", () => stage.consuming());
-    await eventually("the message is settled", () => allSettled(bus));
+    await eventually("the message is settled", () => isSettled(bus));
     await stage.stop();
     assert.equal(begun, false);
     await assertNothingCame(bus, "r1");
@@ -69,7 +64,7 @@ suite("cancelling a run", { concurrency: 3 }, () => {
     await cancelRun(bus, "r1");
     await eventually("the work was aborted", () => reason !== undefined);
     assert.ok(performance.now() - before < 2_000);
-    await eventually("the message is settled", () => allSettled(bus));
+    await eventually("the message is settled", () => isSettled(bus));
     await stage.stop();
     assert.equal(AppError.from(reason).code, "CANCELLED");
     await assertNothingCame(bus, "r1");
@@ -88,7 +83,7 @@ suite("cancelling a run", { concurrency: 3 }, () => {
     );
     await requestRun(bus, "r1");
     await eventually("the consumer is there", () => stage.consuming());
-    await eventually("the message is settled", () => allSettled(bus));
+    await eventually("the message is settled", () => isSettled(bus));
     await stage.stop();
     await assertNothingCame(bus, "r1");
   });
@@ -104,7 +99,7 @@ suite("cancelling a run", { concurrency: 3 }, () => {
     const outcome = eventSubject("r1", "dataset.prepared");
     await eventually("the outcome", async () => (await storedMessages(bus, outcome)).length === 1);
     await cancelRun(bus, "r1");
-    await eventually("the message is settled", () => allSettled(bus));
+    await eventually("the message is settled", () => isSettled(bus));
     await stage.stop();
     assert.equal((await storedMessages(bus, outcome)).length, 1);
   });

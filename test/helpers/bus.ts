@@ -5,7 +5,7 @@ import { type DatasetPrepared, DatasetPreparedSchema, RunRequestedSchema } from 
 import { type Bus, type BusOptions, openBus } from "../../lib/bus/bus.ts";
 import { eventFromMessage, type ReceivedEvent } from "../../lib/bus/cloud-event.ts";
 import type { Stage } from "../../lib/bus/stage.ts";
-import { eventStream } from "../../lib/bus/subjects.ts";
+import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { createLogger } from "../../lib/log.ts";
 import type { TestNats } from "./nats-server.ts";
 
@@ -29,16 +29,13 @@ export async function eventually<T>(
   }
 }
 
-/** Every message that a stream holds on a subject, read one by one, without the code under test. */
-export async function storedMessages(
-  { jsm }: Bus,
-  subject: string,
-  stream: string = eventStream,
-): Promise<StoredMsg[]> {
+/** Every message that a stream holds on a subject, read one by one; while the server is away it waits. */
+export async function storedMessages(bus: Bus, subject: string, stream: string = eventStream): Promise<StoredMsg[]> {
   const found: StoredMsg[] = [];
   for (let seq = 1; ; ) {
     const query = { seq, next_by_subj: subject };
-    const message = await jsm.streams.getMessage(stream, query);
+    const request = () => bus.jsm.streams.getMessage(stream, query);
+    const message = await bus.ask(request, { failure: `${subject} could not be read` });
     if (message === null) return found;
     found.push(message);
     seq = message.seq + 1;
@@ -56,6 +53,22 @@ export function requestRun(bus: Bus, runId: string) {
 }
 
 type TestStage = Stage<typeof RunRequestedSchema>;
+
+/** What became of a run in the test stage. */
+export function outcomes(bus: Bus, runId: string): Promise<ReceivedEvent[]> {
+  return storedEvents(bus, eventSubject(runId, "dataset.prepared"));
+}
+
+/** The test stage's consumer, as the server sees it. */
+export function stageConsumer(bus: Bus) {
+  return bus.jsm.consumers.info(eventStream, "ingestion");
+}
+
+/** Whether the test stage has nothing left to do. */
+export async function isSettled(bus: Bus): Promise<boolean> {
+  const { num_pending, num_ack_pending } = await stageConsumer(bus);
+  return num_pending === 0 && num_ack_pending === 0;
+}
 
 /** The outcome of the test stage. */
 export function prepared(digest = "d"): DatasetPrepared {
@@ -101,6 +114,8 @@ export async function withSeed<T>(test: (random: Random) => T | Promise<T>): Pro
   try {
     return await test(randomFrom(seed));
   } catch (thrown) {
-    throw new Error(`failed with TEST_SEED=${seed}`, { cause: thrown });
+    // The test runner does not print causes.
+    const reason = thrown instanceof Error ? thrown.stack : String(thrown);
+    throw new Error(`failed with TEST_SEED=${seed}: ${reason}`, { cause: thrown });
   }
 }
