@@ -1,3 +1,4 @@
+import { hostname } from "node:os";
 import { z } from "zod";
 import { AppError } from "./errors.ts";
 import { logLevels } from "./log.ts";
@@ -34,14 +35,6 @@ const owners: readonly string[] = [
 
 /** Variables whose name says that they hold a secret. */
 const secretName = /(password|token|secret|credentials|nkey)$/i;
-
-function address(service: ServiceName) {
-  return z
-    .string()
-    .regex(/^[^\s/]+:\d+$/)
-    .default(`127.0.0.1:${servicePorts[service]}`)
-    .describe(`the host:port of the ${service} service; several, separated by commas, are called in turn`);
-}
 
 function sharedSettings(service: ServiceName) {
   return {
@@ -92,20 +85,13 @@ function sharedSettings(service: ServiceName) {
     instanceId: z
       .string()
       .regex(/^[\w.-]+$/)
-      .default(String(process.pid))
-      .describe(
-        "name of this process among those of its service: letters, digits, dots, dashes; default: the process id",
-      ),
+      .default(`${hostname()}-${process.pid}`)
+      .describe("name of this process among those of its service: letters, digits, dots, dashes"),
     traceDir: z.string().optional().describe("a folder for traces as OTLP JSON lines"),
     logLevel: z
       .enum(logLevels)
       .default("info")
       .describe(`the least severe level that is written: ${logLevels.join(", ")}`),
-    pipelineAddress: address("pipeline"),
-    ingestionAddress: address("ingestion"),
-    trainingAddress: address("training"),
-    evaluationAddress: address("evaluation"),
-    predictionAddress: address("prediction"),
   };
 }
 

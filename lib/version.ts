@@ -14,13 +14,13 @@ export function codeVersion(): string {
 
 function commitSuffix(): string {
   try {
-    const options = {
+    const commit = execFileSync("git", ["rev-parse", "--short=12", "HEAD"], {
       cwd: import.meta.dirname,
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
       timeout: 2_000,
-    } as const;
-    return `+${execFileSync("git", ["rev-parse", "--short=12", "HEAD"], options).trim()}`;
+    });
+    return `+${commit.trim()}`;
   } catch {
     // An installed copy or a container has no repository: the version alone must do.
     return "";

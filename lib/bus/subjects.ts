@@ -1,8 +1,8 @@
 import { AppError } from "../errors.ts";
 
 /**
- * Names on the broker. A run, a stage or one kind of event is one filter:
- * `millrace.v1.<run id>.>`, `millrace.v1.*.training.>`, `millrace.v1.*.model.trained`.
+ * Names on the broker. A run, a topic or one kind of event is one filter:
+ * `millrace.v1.<run id>.>`, `millrace.v1.*.model.>`, `millrace.v1.*.model.trained`.
  */
 
 /** The log of everything that happens in runs. */
@@ -19,7 +19,7 @@ export const streamSubjects = {
   [deadLetterStream]: "millrace.dead.v1.>",
 } as const;
 
-/** Subject of an event of a run. `eventName` is "<stage>.<event>"; `"*"` as the run id filters over all runs. */
+/** Subject of an event of a run. `eventName` is "<topic>.<event>"; `"*"` as the run id filters over all runs. */
 export function eventSubject(runId: string, eventName: string): string {
   return `millrace.v1.${runId}.${eventName}`;
 }

@@ -26,6 +26,10 @@ export function trainingRoutes(training: Training): RpcService {
         );
         send({ update: { case: "model" as const, value: model } });
       }),
-    listNetworks: () => ({ networks: networks.map(({ name, description }) => ({ name, description })) }),
+    listNetworks: () => ({
+      networks: networks
+        .map(({ name, description }) => ({ name, description }))
+        .sort((a, b) => a.name.localeCompare(b.name)),
+    }),
   });
 }

@@ -26,7 +26,7 @@ test("an empty environment gives the defaults", () => {
   const config = loadConfig(schema, {});
   assert.equal(config.natsUrl, "nats://127.0.0.1:4222");
   assert.equal(config.artifacts, "file:.millrace/artifacts");
-  assert.deepEqual([config.host, config.port, config.predictionAddress], ["127.0.0.1", 7402, "127.0.0.1:7404"]);
+  assert.deepEqual([config.host, config.port], ["127.0.0.1", 7402]);
   assert.equal(config.threads, 2);
 });
 

@@ -21,8 +21,8 @@ export const file_millrace_v1_options: GenFile = /*@__PURE__*/
  */
 export type EventOptions = Message<"millrace.v1.EventOptions"> & {
   /**
-   * Last two tokens of the subject, "<stage>.<event>", such as "model.trained". An event of a run is published on
-   * millrace.v1.<run id>.<stage>.<event>, an event of the registry on millrace.registry.v1.<model name>.
+   * Last two tokens of the subject, "<topic>.<event>", such as "model.trained". An event of a run is published on
+   * millrace.v1.<run id>.<topic>.<event>, an event of the registry on millrace.registry.v1.<model name>.
    *
    * @generated from field: string name = 1;
    */
