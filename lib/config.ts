@@ -82,6 +82,10 @@ function sharedSettings(service: ServiceName) {
       .min(0)
       .default(10_000)
       .describe("the milliseconds that work under way may take to end when the service stops"),
+    engine: z
+      .enum(["onnxruntime", "tensorflow"])
+      .default("onnxruntime")
+      .describe("engine that trains: onnxruntime or tensorflow"),
     instanceId: z
       .string()
       .regex(/^[\w.-]+$/)

@@ -47,11 +47,6 @@ export interface NetworkTrainer {
 /** The default, on every machine. */
 export const defaultEngine = "onnxruntime";
 
-/** The engine that MILLRACE_ENGINE names, or the default. */
-export function engineNameFromEnvironment(environment: NodeJS.ProcessEnv = process.env): string {
-  return environment.MILLRACE_ENGINE || defaultEngine;
-}
-
 /** The engine of a name. Throws ENGINE_UNAVAILABLE, saying which there are. */
 export function findEngine(name: string): TrainingEngine {
   if (name === onnxruntimeEngine.name) return onnxruntimeEngine;
@@ -63,7 +58,7 @@ export function findEngine(name: string): TrainingEngine {
 }
 
 /** What trains here, for a model's lineage: the engine's name and version, such as "onnxruntime 1.30.0". */
-export function engineVersion(name: string = engineNameFromEnvironment()): string {
+export function engineVersion(name: string = defaultEngine): string {
   const engine = findEngine(name);
   return `${engine.name} ${engine.version}`;
 }

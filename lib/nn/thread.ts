@@ -3,12 +3,11 @@ import { Worker, type WorkerOptions } from "node:worker_threads";
 import { AppError } from "../errors.ts";
 
 /**
- * Starts a worker from a `.ts` file. Node from 22.18 on strips the types itself. Before that a worker does not inherit tsx, even
- * where the process was started with `--import tsx`, so the worker starts with a line that registers it and then loads the file.
+ * Starts a worker from a `.ts` file. A worker does not inherit tsx on Node 20, even where the process was started with
+ * `--import tsx`, so it starts with a line that registers tsx and then loads the file. On later versions too, although they strip
+ * types themselves: what a worker may contain should not depend on the version.
  */
 export function startThread(entry: URL, options: WorkerOptions): Worker {
-  const stripsTypes = "typescript" in process.features && Boolean(process.features.typescript);
-  if (stripsTypes) return new Worker(entry, options);
   const script = `import { register } from "${import.meta.resolve("tsx/esm/api")}"; register(); await import("${entry.href}");`;
   return new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`), options);
 }

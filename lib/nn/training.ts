@@ -2,7 +2,7 @@
 import type { Worker } from "node:worker_threads";
 import { AppError } from "../errors.ts";
 import type { TrainingConfig } from "./configuration.ts";
-import { engineNameFromEnvironment, findEngine } from "./engine.ts";
+import { defaultEngine, findEngine } from "./engine.ts";
 import type { LayersModelFiles } from "./layers-model.ts";
 import { findNetwork } from "./networks.ts";
 import { errorFromMessage, startThread } from "./thread.ts";
@@ -35,7 +35,7 @@ export interface TrainingRequest {
   readonly data: TrainingData;
   /** Where to go on from: what `onCheckpoint` gave for the same network, configuration and data. */
   readonly checkpoint?: Uint8Array;
-  /** Default: what MILLRACE_ENGINE says, else onnxruntime. */
+  /** Default: onnxruntime. */
   readonly engine?: string;
 }
 
@@ -83,7 +83,7 @@ export interface TrainingJob {
  * ENGINE_UNAVAILABLE, CONFIGURATION_INVALID, DATASET_INVALID.
  */
 export function startTraining(request: TrainingRequest, listeners: TrainingListeners = {}): TrainingJob {
-  const engine = request.engine ?? engineNameFromEnvironment();
+  const engine = request.engine ?? defaultEngine;
   findEngine(engine);
   findNetwork(request.network);
   checkTrainingData(request.data, request.config);

@@ -33,6 +33,8 @@ import { registerModel } from "./register-model.ts";
 export interface TrainingDependencies {
   readonly artifacts: ArtifactStore;
   readonly registry: Registry;
+  /** Name of the engine that trains. */
+  readonly engine: string;
 }
 
 /** A training to do. */
@@ -76,7 +78,7 @@ export function createTraining(dependencies: TrainingDependencies): Training {
       const manifest = await readManifest(order.datasetDigest, dependencies);
       const attributes = { "millrace.network.name": network, "millrace.dataset.digest": order.datasetDigest };
       return withSpan("train", { attributes }, async () => {
-        const start = { network, hyperparameters: toJsonObject(config), engine: engineVersion() };
+        const start = { network, hyperparameters: toJsonObject(config), engine: engineVersion(dependencies.engine) };
         await listeners.onStart?.({ ...start, trainImages: manifest.train?.imageCount ?? 0 });
         const result = await runTraining(dependencies, order, { network, config, manifest }, listeners);
         return registerModel(dependencies, order, { manifest, result, ...start });
@@ -96,7 +98,7 @@ interface ResolvedTraining {
 }
 
 async function runTraining(
-  { artifacts }: TrainingDependencies,
+  { artifacts, engine }: TrainingDependencies,
   order: TrainingOrder,
   { network, config, manifest }: ResolvedTraining,
   listeners: TrainingListeners,
@@ -112,6 +114,7 @@ async function runTraining(
     {
       network,
       config,
+      engine,
       data: {
         classes: manifest.classes,
         height,

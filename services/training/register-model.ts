@@ -17,7 +17,7 @@ export interface TrainedModel {
 
 /** Stores a trained model's parts and its manifest, and registers it as a version. */
 export async function registerModel(
-  { artifacts, registry }: TrainingDependencies,
+  { artifacts, registry }: Pick<TrainingDependencies, "artifacts" | "registry">,
   order: TrainingOrder,
   trained: TrainedModel,
 ): Promise<ModelVersion> {
