@@ -9,9 +9,10 @@ export interface Style {
   accent(text: string): string;
 }
 
+/** Whether there are colours is for the caller to say: newer versions of Node would look at standard output themselves. */
 export function createStyle(colors: boolean): Style {
   const style = (format: Parameters<typeof styleText>[0]) => (text: string) =>
-    colors ? styleText(format, text) : text;
+    colors ? styleText(format, text, { validateStream: false }) : text;
   return { bold: style("bold"), dim: style("dim"), good: style("green"), bad: style("red"), accent: style("cyan") };
 }
 

@@ -1,7 +1,14 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
-import { type Run, type RunEvent, RunEventSchema, RunSchema, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
+import {
+  type Run,
+  type RunEvent,
+  RunEventSchema,
+  RunSchema,
+  RunStageSchema,
+  RunStatus,
+} from "../../gen/millrace/v1/pipeline_pb.ts";
 import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
 
 /** An event as WatchRun sends it, or undefined for one that is not of a run. */
@@ -96,8 +103,13 @@ const stageEnds: readonly RunEvent["event"]["case"][] = [
 
 function withStageTimes(run: Run, { source, time, event }: RunEvent): Run {
   if (time === undefined || !stageNames.includes(source)) return run;
-  const known = run.stages.find(({ name }) => name === source);
-  const stage = { $typeName: "millrace.v1.RunStage" as const, name: source, startedAt: known?.startedAt ?? time };
-  const updated = stageEnds.includes(event.case) ? { ...stage, finishedAt: time } : stage;
-  return { ...run, stages: [...run.stages.filter(({ name }) => name !== source), updated] };
+  const worked = withStage(run, source, time, stageEnds.includes(event.case));
+  // The prediction service is at work from the decision on, and says so only when it is done.
+  return event.case === "modelPromoted" ? withStage(worked, "prediction", time, false) : worked;
+}
+
+function withStage(run: Run, name: string, time: Timestamp, ended: boolean): Run {
+  const startedAt = run.stages.find((stage) => stage.name === name)?.startedAt ?? time;
+  const stage = create(RunStageSchema, { name, startedAt, ...(ended ? { finishedAt: time } : {}) });
+  return { ...run, stages: [...run.stages.filter((other) => other.name !== name), stage] };
 }

@@ -33,6 +33,7 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   return {
     predict: async (request) => {
       const model = requireModel(dependencies);
+      using _lease = model.lease();
       const answer = await withSpan("classify", { attributes: attributesOf(model), links: linksTo(model) }, () =>
         classify(model, request),
       );

@@ -12,6 +12,8 @@ export interface LoadedModel extends AsyncDisposable {
   readonly manifest: ModelManifest;
   readonly worker: InferenceWorker;
   readonly deployedAt: Date;
+  /** Keeps the model in memory until the lease is disposed of: an answer under way is finished with the model it began with. */
+  lease(): Disposable;
   /** Span of the deployment, under which the model's first answer appears in the run's trace. */
   firstAnswerParent: SpanContext | undefined;
 }
@@ -36,13 +38,38 @@ export async function loadModel(version: ModelVersion, artifacts: ArtifactStore)
     await worker[Symbol.asyncDispose]();
     throw thrown;
   }
+  const leases = createLeases();
   return {
     version,
     manifest,
     worker,
     deployedAt: new Date(),
+    lease: leases.take,
     firstAnswerParent: undefined,
-    [Symbol.asyncDispose]: () => worker[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      await leases.returned();
+      await worker[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function createLeases() {
+  let count = 0;
+  let allReturned = () => {};
+  const release = () => {
+    count--;
+    if (count === 0) allReturned();
+  };
+  return {
+    take: (): Disposable => {
+      count++;
+      return { [Symbol.dispose]: release };
+    },
+    returned: (): Promise<void> =>
+      new Promise((resolve) => {
+        allReturned = resolve;
+        if (count === 0) resolve();
+      }),
   };
 }
 

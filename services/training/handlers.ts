@@ -165,6 +165,8 @@ export function trainingStage(training: Training, bus: Bus): Stage<typeof Datase
     name: "training",
     consumes: DatasetPreparedSchema,
     outcomes: [ModelTrainedSchema],
+    // Each try goes on from the last checkpoint, so being interrupted often is no sign of a message that cannot be handled.
+    maxAttempts: 10,
     handle: async (event, context) => {
       const startedMs = performance.now();
       const { dataset, spec } = event.message;

@@ -1,0 +1,110 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create, type Message } from "@bufbuild/protobuf";
+import {
+  DatasetPreparedSchema,
+  DatasetStartedSchema,
+  ModelDeployedSchema,
+  ModelDeploymentFailedSchema,
+  ModelPromotedSchema,
+  ModelRejectedSchema,
+  ModelTrainedSchema,
+  RunCancelledSchema,
+  RunFailedSchema,
+  RunRequestedSchema,
+  TrainingEpochCompletedSchema,
+} from "../../../gen/millrace/v1/events_pb.ts";
+import { type Run, RunStatus } from "../../../gen/millrace/v1/pipeline_pb.ts";
+import type { ReceivedEvent } from "../../../lib/bus/cloud-event.ts";
+import { eventTypes } from "../../../lib/bus/event-types.ts";
+import { applyRunEvent, emptyRun, hasEnded, runEventFrom } from "../../../services/pipeline/run-projection.ts";
+
+const traceId = "0af7651916cd43dd8448eb211c80319c";
+
+function received(message: Message, source: string, second: number): ReceivedEvent {
+  return {
+    id: `id-${second}`,
+    source,
+    type: message.$typeName,
+    time: new Date(second * 1000),
+    correlationId: "run-1",
+    causationId: "",
+    originTraceparent: `00-${traceId}-b7ad6b7169203331-01`,
+    message,
+    subject: "millrace.v1.run-1.any",
+    sequence: second,
+    headers: undefined,
+  };
+}
+
+function project(events: readonly ReceivedEvent[]): Run {
+  return events.reduce((run, event) => {
+    const runEvent = runEventFrom(event);
+    return runEvent === undefined ? run : applyRunEvent(run, runEvent, event);
+  }, emptyRun("run-1"));
+}
+
+const wholeRun = [
+  received(create(RunRequestedSchema, { spec: { modelName: "default" } }), "pipeline", 1),
+  received(create(DatasetStartedSchema), "ingestion", 2),
+  received(create(DatasetPreparedSchema, { dataset: { digest: "d", trainImages: 5 } }), "ingestion", 4),
+  received(create(TrainingEpochCompletedSchema, { metrics: { epoch: 1, epochs: 1 } }), "training", 6),
+  received(create(ModelTrainedSchema, { model: { name: "default", version: 3 } }), "training", 7),
+  received(create(ModelPromotedSchema, { decision: { promote: true } }), "evaluation", 8),
+  received(create(ModelDeployedSchema, { version: 3 }), "prediction", 9),
+];
+
+test("every event of a run has its place in RunEvent", () => {
+  for (const { schema, options } of eventTypes.values()) {
+    const event = received(create(schema), "any", 1);
+    assert.equal(runEventFrom(event) === undefined, options.registry, schema.typeName);
+  }
+});
+
+test("a run is what its events say", () => {
+  const run = project(wholeRun);
+  assert.equal(run.status, RunStatus.SUCCEEDED);
+  assert.deepEqual(
+    [run.modelName, run.modelVersion, run.dataset?.digest, run.lastEpoch?.epoch],
+    ["default", 3, "d", 1],
+  );
+  assert.equal(run.traceId, traceId);
+  assert.deepEqual([run.requestedAt?.seconds, run.finishedAt?.seconds], [1n, 9n]);
+  const times = run.stages.map(({ name, startedAt, finishedAt }) => [name, startedAt?.seconds, finishedAt?.seconds]);
+  assert.deepEqual(times, [
+    ["ingestion", 2n, 4n],
+    ["training", 6n, 7n],
+    ["evaluation", 8n, 8n],
+    ["prediction", 8n, 9n],
+  ]);
+});
+
+test("replaying the same events gives the same run", () => {
+  assert.deepEqual(project(wholeRun), project(wholeRun));
+});
+
+test("a run has not ended between its promotion and its deployment", () => {
+  assert.equal(hasEnded(project(wholeRun.slice(0, -1))), false);
+});
+
+test("what has ended stays ended, whatever arrives late", () => {
+  const cancelled = [...wholeRun.slice(0, 4), received(create(RunCancelledSchema), "pipeline", 5)];
+  const late = [...cancelled, ...wholeRun.slice(4)];
+  assert.equal(project(cancelled).status, RunStatus.CANCELLED);
+  assert.equal(project(late).status, RunStatus.CANCELLED);
+  assert.equal(project(late).finishedAt?.seconds, 5n);
+});
+
+test("a run ends as failed with the stage's reason, and as rejected without a deployment", () => {
+  const requested = wholeRun.slice(0, 1);
+  const failed = project([
+    ...requested,
+    received(create(RunFailedSchema, { stage: "ingestion", code: "X" }), "ingestion", 3),
+  ]);
+  assert.deepEqual([failed.status, failed.failure?.code], [RunStatus.FAILED, "X"]);
+  const rejected = project([...requested, received(create(ModelRejectedSchema, { decision: {} }), "evaluation", 3)]);
+  assert.deepEqual([rejected.status, rejected.decision?.promote], [RunStatus.SUCCEEDED, false]);
+  const undeployed = create(ModelDeploymentFailedSchema, { code: "ARTIFACT_CORRUPT", message: "m" });
+  const broken = project([...wholeRun.slice(0, -1), received(undeployed, "prediction", 9)]);
+  assert.deepEqual([broken.status, broken.failure?.stage], [RunStatus.FAILED, "prediction"]);
+});
