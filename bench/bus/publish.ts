@@ -6,7 +6,7 @@
  *     node --import tsx bench/bus/publish.ts
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { cpus, loadavg, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { create, type Message } from "@bufbuild/protobuf";
@@ -16,6 +16,7 @@ import { startStage } from "../../lib/bus/stage.ts";
 import { createLogger } from "../../lib/log.ts";
 import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
+import { machine, quantile, reportHeader, reportLine } from "../report.ts";
 
 const rounds = 5;
 const windowedEvents = 5_000;
@@ -75,14 +76,8 @@ async function latencies(publisher: Bus, consumer: Bus, round: number): Promise<
   return taken.sort((a, b) => a - b);
 }
 
-const quantile = (sorted: readonly number[], share: number) =>
-  sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-
 function report(name: string, unit: string, values: readonly number[], digits: number): void {
-  const sorted = [...values].sort((a, b) => a - b);
-  const [least = 0, median = 0, most = 0] = [sorted[0], quantile(sorted, 0.5), sorted.at(-1)];
-  const figures = [median, least, most].map((value) => value.toFixed(digits).padStart(9));
-  console.log(`${name.padEnd(34)}${figures.join("")}  ${unit}`);
+  console.log(reportLine(name, unit, values, digits));
 }
 
 async function main(): Promise<void> {
@@ -104,13 +99,8 @@ async function main(): Promise<void> {
       times.p50.push(quantile(sorted, 0.5));
       times.p99.push(quantile(sorted, 0.99));
     }
-    const processors = cpus();
-    const model = `${processors.length} x ${processors[0]?.model.trim()}`;
-    console.log(
-      `nats-server ${server.version}, Node ${process.versions.node}, ${model}, load ${loadavg()[0]?.toFixed(1)}`,
-    );
-    console.log(`${new Date().toISOString().slice(0, 10)}, ${rounds} runs, file storage, one server\n`);
-    console.log(`${"".padEnd(34)}${["median", "least", "most"].map((word) => word.padStart(9)).join("")}`);
+    console.log(`nats-server ${server.version}, file storage, one server, ${rounds} runs`);
+    console.log(`${machine()}\n\n${reportHeader}`);
     report("publish, 256 in flight", "events/s", rates.windowed, 0);
     report("publish, one after another", "events/s", rates.oneByOne, 0);
     report(

@@ -5,7 +5,7 @@
  *     node --import tsx bench/pipeline/runs.ts [--runs 5] [--dataset pictograms] [--network small] [--epochs N]
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { cpus, loadavg, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { followRun } from "../../cli/follow-run.ts";
@@ -15,6 +15,7 @@ import { PipelineService, type Run, RunStatus } from "../../gen/millrace/v1/pipe
 import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
 import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
+import { machine, reportHeader, reportLine } from "../report.ts";
 
 const { values } = parseArgs({
   options: {
@@ -60,13 +61,9 @@ function secondsOf(run: Run, stage: string): number {
   );
 }
 
-function report(name: string, unit: string, numbers: readonly number[], digits = 1): void {
-  const sorted = numbers.filter(Number.isFinite).sort((a, b) => a - b);
-  if (sorted.length === 0) return;
-  const figures = [sorted[Math.floor(sorted.length / 2)], sorted[0], sorted.at(-1)].map((value) =>
-    (value ?? 0).toFixed(digits).padStart(9),
-  );
-  console.log(`${name.padEnd(22)}${figures.join("")}  ${unit} (n = ${sorted.length})`);
+function report(name: string, unit: string, values: readonly number[], digits = 1): void {
+  const line = reportLine(name, unit, values, digits);
+  if (line !== undefined) console.log(line);
 }
 
 const home = await mkdtemp(join(tmpdir(), "millrace-bench-"));
@@ -85,13 +82,8 @@ try {
   const runs: Run[] = [];
   for (let seed = 0; seed < Number(values.runs); seed++) runs.push(await oneRun(pipeline, seed));
   pipeline.close();
-  console.log(
-    `${values.dataset}, network ${values.network}, Node ${process.versions.node}, nats-server ${server.version}`,
-  );
-  console.log(
-    `${cpus().length} x ${cpus()[0]?.model.trim()}, load ${loadavg()[0]?.toFixed(1)}, ${new Date().toISOString().slice(0, 10)}\n`,
-  );
-  console.log(`${"".padEnd(22)}${["median", "least", "most"].map((word) => word.padStart(9)).join("")}`);
+  console.log(`${values.dataset}, network ${values.network}, nats-server ${server.version}`);
+  console.log(`${machine()}\n\n${reportHeader}`);
   for (const stage of stages)
     report(
       stage,

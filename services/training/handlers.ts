@@ -18,6 +18,7 @@ import { eventTypeOf } from "../../lib/bus/event-types.ts";
 import { orderedPublisher } from "../../lib/bus/ordered-publisher.ts";
 import type { Stage } from "../../lib/bus/stage.ts";
 import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
+import { AppError } from "../../lib/errors.ts";
 import { loadSplit } from "../../lib/images/load-split.ts";
 import { readManifest } from "../../lib/images/manifest.ts";
 import { configFromSpec, defaultNetwork } from "../../lib/nn/config-from-spec.ts";
@@ -91,6 +92,17 @@ function toJsonObject(config: TrainingConfig): JsonObject {
   return JSON.parse(JSON.stringify(config)) as JsonObject;
 }
 
+/** A checkpoint that is lost or damaged costs time, not the run: then the training begins anew. */
+async function readCheckpoint(artifacts: ArtifactStore, order: TrainingOrder): Promise<Uint8Array | undefined> {
+  try {
+    return order.checkpoint && (await readBytes(artifacts, order.checkpoint.digest, { signal: order.signal }));
+  } catch (thrown) {
+    const lost: readonly string[] = ["ARTIFACT_NOT_FOUND", "ARTIFACT_CORRUPT"];
+    if (lost.includes(AppError.from(thrown).code)) return undefined;
+    throw thrown;
+  }
+}
+
 interface ResolvedTraining {
   readonly network: string;
   readonly config: TrainingConfig;
@@ -105,7 +117,7 @@ async function runTraining(
 ): Promise<TrainingResult> {
   const { pixels, labels } = await loadSplit(manifest, "train", { artifacts, signal: order.signal });
   const { height = 0, width = 0, channels = 0 } = manifest.shape ?? {};
-  const checkpoint = order.checkpoint && (await readBytes(artifacts, order.checkpoint.digest));
+  const checkpoint = await readCheckpoint(artifacts, order);
   const epochSpans = createEpochSpans();
   let metrics: EpochMetrics | undefined;
   // Checkpoints are stored one after another, and all of them before the training counts as done.
