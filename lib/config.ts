@@ -24,12 +24,13 @@ export type ServiceName = keyof typeof servicePorts;
 
 /**
  * Second words of variables that a service leaves alone: settings of the other services (who check their own), and of
- * the command, the tests and the benchmarks.
+ * the command, the tests (SHARED is a folder of data that they share) and the benchmarks.
  */
 const owners: readonly string[] = [
   ...Object.keys(servicePorts).map((name) => name.toUpperCase()),
   "CLI",
   "TEST",
+  "SHARED",
   "BENCH",
 ];
 
@@ -40,12 +41,14 @@ function sharedSettings(service: ServiceName) {
   return {
     natsUrl: z
       .string()
-      .regex(/^(nats|tls|ws|wss):\/\/\S+$/)
+      .regex(/^(nats|tls):\/\/[^\s,]+(,((nats|tls):\/\/)?[^\s,/]+\/?)*$/)
       .default("nats://127.0.0.1:4222")
-      .describe("the address of nats-server, such as nats://127.0.0.1:4222; several are separated by commas"),
+      .describe(
+        "the address of nats-server, such as nats://127.0.0.1:4222 or tls://nats:4222; several are separated by commas",
+      ),
     artifacts: z
       .string()
-      .regex(/^(file|nats):\S+$/)
+      .regex(/^(file:.+|nats:\S+)$/)
       .default("file:.millrace/artifacts")
       .describe("file:FOLDER or nats://BUCKET, where artifacts are kept"),
     host: z.string().default("127.0.0.1").describe("an address to listen on"),
@@ -68,6 +71,12 @@ function sharedSettings(service: ServiceName) {
       .max(5)
       .default(1)
       .describe("the number of copies that JetStream keeps of each stream, 1 to 5; at most the number of servers"),
+    maxEventBytes: z.coerce
+      .number()
+      .int()
+      .min(1024 ** 2)
+      .default(1024 ** 3)
+      .describe("the most bytes that the stream of events may hold, 1048576 or more"),
     ackWaitMs: z.coerce
       .number()
       .int()
@@ -82,10 +91,7 @@ function sharedSettings(service: ServiceName) {
       .min(0)
       .default(10_000)
       .describe("the milliseconds that work under way may take to end when the service stops"),
-    engine: z
-      .enum(["onnxruntime", "tensorflow"])
-      .default("onnxruntime")
-      .describe("engine that trains: onnxruntime or tensorflow"),
+    engine: z.enum(["onnxruntime"]).default("onnxruntime").describe("onnxruntime, the one engine of this version"),
     instanceId: z
       .string()
       .regex(/^[\w.-]+$/)
@@ -110,9 +116,6 @@ export interface ConfigSchema<Own extends z.ZodRawShape> {
 
 /** Settings of a service, checked and frozen. */
 export type Config<Own extends z.ZodRawShape> = Readonly<z.infer<z.ZodObject<SharedShape>> & z.infer<z.ZodObject<Own>>>;
-
-/** The configuration of a schema: `type TrainingConfig = ConfigOf<typeof schema>`. */
-export type ConfigOf<Schema> = Schema extends ConfigSchema<infer Own> ? Config<Own> : never;
 
 /**
  * The shared settings and a service's own. Give each setting a default, and with `.describe()` the words for "expected ...".
@@ -152,7 +155,13 @@ export function describeConfig(config: Readonly<Record<string, unknown>>): Recor
 
 function masked(name: string, value: unknown): unknown {
   if (typeof value !== "string") return value;
-  return secretName.test(name) ? "***" : value.replaceAll(/\/\/[^/@\s]+@/g, "//***@");
+  return secretName.test(name) ? "***" : maskCredentials(value);
+}
+
+/** The text with "***" for the credentials inside addresses: `nats://user:password@host`, `nats://token@host`, `user:password@host`. */
+export function maskCredentials(text: string): string {
+  // Up to the last "@" of an address: a password that was not escaped may hold "@" and "/" too.
+  return text.replaceAll(/:\/\/[^\s,/][^\s,]*@/g, "://***@").replaceAll(/[^\s,/:]+:(?!\/)[^\s,]+@/g, "***@");
 }
 
 /** Names of the variables of each setting; the first that is set counts. */

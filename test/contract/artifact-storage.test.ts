@@ -92,11 +92,13 @@ test("an address opens the driver that it names, and a wrong one is refused with
   const nats = await startNats(t);
   const nc = await connect({ servers: nats.url });
   t.after(() => nc.close());
-  for (const url of [`file:${folder}/a`, `file://${folder}/b`, "nats://models-1"]) {
+  const odd = "100% of #1?";
+  for (const url of [`file:${folder}/${odd}`, `file://${folder}/b%20c`, "nats://models-1"]) {
     await using store = await openArtifactStore(url, { nc });
     const { digest } = await store.put(Buffer.from("hello"), about);
     assert.equal(Buffer.from(await readBytes(store, digest, all)).toString(), "hello");
   }
+  assert.deepEqual((await readdir(folder)).sort(), [odd, "b c"], "what is no URL is taken as it stands");
   for (const url of [
     "",
     "file:",

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { z } from "zod";
-import { defineConfig, describeConfig, loadConfig } from "../../lib/config.ts";
+import { defineConfig, describeConfig, loadConfig, maskCredentials } from "../../lib/config.ts";
 import { AppError } from "../../lib/errors.ts";
 
 const schema = defineConfig("training", {
@@ -61,6 +61,7 @@ test("one environment can start every service: the settings of the others are le
       MILLRACE_PREDICTION_PORT: "x",
       MILLRACE_INGESTION_ANYTHING: "x",
       MILLRACE_CLI_COLOUR: "x",
+      MILLRACE_SHARED_DATA: "x",
       PATH: "/bin",
     }),
     [],
@@ -79,4 +80,50 @@ test("secrets and the credentials inside addresses are masked, in the descriptio
   const described = describeConfig(config);
   assert.deepEqual([described.natsUrl, described.hubToken], ["nats://***@nats:4222", "***"]);
   assert.doesNotMatch(problemsOf({ MILLRACE_ARTIFACTS: "http://me:swordfish@host" }).join(), /swordfish/);
+});
+
+test("credentials are masked in every form of an address, and nothing else is", () => {
+  for (const [text, expected] of [
+    ["nats://me:swordfish@nats:4222", "nats://***@nats:4222"],
+    ["nats://token@nats:4222", "nats://***@nats:4222"],
+    ["me:swordfish@nats:4222", "***@nats:4222"],
+    ["nats://me:sword@f/ish@nats:4222", "nats://***@nats:4222"],
+    ["tls://a:b@one:4222,tls://c:d@two:4222,e:f@three", "tls://***@one:4222,tls://***@two:4222,***@three"],
+    ["no server answers at me:swordfish@nats:4222; start one", "no server answers at ***@nats:4222; start one"],
+    ["nats://127.0.0.1:4222", "nats://127.0.0.1:4222"],
+    ["file:/home/me@work/artifacts", "file:/home/me@work/artifacts"],
+    ["file:///home/me@work/artifacts", "file:///home/me@work/artifacts"],
+  ] as const) {
+    assert.equal(maskCredentials(text), expected);
+  }
+});
+
+test("an address of nats-server has a scheme that the client speaks", () => {
+  for (const url of ["nats://a:4222", "tls://a:4222", "nats://me:pw@a:4222,b:4222", "nats://a,tls://b:4222/"]) {
+    assert.equal(loadConfig(schema, { MILLRACE_NATS_URL: url }).natsUrl, url);
+  }
+  for (const url of ["ws://a:80", "wss://a:443", "a:4222", "nats://", "nats://a:4222,ws://b", "nats://a, nats://b"]) {
+    assert.match(problemsOf({ MILLRACE_NATS_URL: url }).join(), /expected the address of nats-server/, url);
+  }
+});
+
+test("a folder of artifacts may have any name that a path may have, a bucket may not", () => {
+  for (const artifacts of ["file:my artifacts/100% #1", "file:///my%20artifacts", "nats://bucket"]) {
+    assert.equal(loadConfig(schema, { MILLRACE_ARTIFACTS: artifacts }).artifacts, artifacts);
+  }
+  for (const artifacts of ["file:", "nats://my bucket", "artifacts"]) {
+    assert.match(problemsOf({ MILLRACE_ARTIFACTS: artifacts }).join(), /expected file:FOLDER or nats:/, artifacts);
+  }
+});
+
+test("an engine that this version has not is refused at once, with the one that it has", () => {
+  assert.deepEqual(problemsOf({ MILLRACE_ENGINE: "tensorflow" }), [
+    'MILLRACE_ENGINE is "tensorflow"; expected onnxruntime, the one engine of this version',
+  ]);
+});
+
+test("the stream of events holds 1 GiB, or what a person says, of 1 MiB and more", () => {
+  assert.equal(loadConfig(schema, {}).maxEventBytes, 1_073_741_824);
+  assert.equal(loadConfig(schema, { MILLRACE_MAX_EVENT_BYTES: "1048576" }).maxEventBytes, 1_048_576);
+  assert.match(problemsOf({ MILLRACE_MAX_EVENT_BYTES: "1048575" }).join(), /expected the most bytes/);
 });
