@@ -48,7 +48,10 @@ function streamConfigs({ replicas = 1, maxEventBytes = 1024 ** 3 }: TopologyOpti
   ];
 }
 
-/** Creates the streams, or updates them to the wanted limits. Safe to call from every service at once. */
+/**
+ * Creates the streams, or updates them to the wanted limits. Limits that are wider, because an operator raised them or
+ * another service was given more, stay. Safe to call from every service at once.
+ */
 export async function ensureTopology(jsm: JetStreamManager, options: TopologyOptions = {}): Promise<void> {
   for (const config of streamConfigs(options)) await ensureStream(jsm, config as StreamConfig);
 }
@@ -62,6 +65,14 @@ async function ensureStream(jsm: JetStreamManager, config: StreamConfig): Promis
     await jsm.streams.add(config);
   } catch (thrown) {
     if (!isApiError(thrown, nameInUse)) throw thrown;
-    await jsm.streams.update(config.name, config);
+    const { config: found } = await jsm.streams.info(config.name);
+    const max_age = looser(found.max_age, config.max_age);
+    const max_bytes = looser(found.max_bytes, config.max_bytes);
+    await jsm.streams.update(config.name, { ...config, max_age, max_bytes });
   }
+}
+
+/** The larger of two limits; 0 and -1 stand for none. */
+function looser(a: number, b: number): number {
+  return Math.min(a, b) <= 0 ? Math.min(a, b) : Math.max(a, b);
 }

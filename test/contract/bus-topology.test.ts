@@ -28,16 +28,31 @@ suite("the streams", { concurrency: 2 }, () => {
     const nats = await startNats(t);
     const nc = await connect({ servers: nats.url });
     const jsm = await jetstreamManager(nc);
-    await jsm.streams.add({ name: eventStream, subjects: ["millrace.v1.>"], max_msgs: 5, discard: DiscardPolicy.Old });
+    const older = { max_msgs: 5, max_bytes: 512 * 1024, discard: DiscardPolicy.Old };
+    await jsm.streams.add({ name: eventStream, subjects: ["millrace.v1.>"], ...older });
     nc.publish("millrace.v1.r0.run.requested", "old");
     await nc.flush();
-    const older = await openTestBus(nats, { maxEventBytes: 1024 ** 2 });
-    await older[Symbol.asyncDispose]();
     await using bus = await openTestBus(nats, { maxEventBytes: 2 * 1024 ** 2 });
     const { config, state } = await jsm.streams.info(eventStream);
     assert.deepEqual([config.discard, config.max_bytes, state.messages], [DiscardPolicy.New, 2 * 1024 ** 2, 1]);
     assert.equal((await requestRun(bus, "r1")).sequence, 2);
     await nc.close();
+  });
+
+  test("keep limits that an operator has raised, also to none", async (t) => {
+    const nats = await startNats(t);
+    const start = async (maxEventBytes: number) => {
+      await using bus = await openTestBus(nats, { maxEventBytes });
+      return (await bus.jsm.streams.info(eventStream)).config;
+    };
+    const { max_age } = await start(2 * 1024 ** 2);
+    assert.equal((await start(1024 ** 2)).max_bytes, 2 * 1024 ** 2);
+    assert.equal((await start(3 * 1024 ** 2)).max_bytes, 3 * 1024 ** 2);
+
+    await using bus = await openTestBus(nats);
+    await bus.jsm.streams.update(eventStream, { max_bytes: -1, max_age: 2 * max_age });
+    const config = await start(1024 ** 2);
+    assert.deepEqual([config.max_bytes, config.max_age], [-1, 2 * max_age]);
   });
 
   test("with more replicas than servers are refused with what to do, and no connection stays open", async (t) => {
