@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { orAborted } from "../abort.ts";
 import type { Logger } from "../log.ts";
-import { orAborted } from "./abort.ts";
 import { type Attempted, brokerErrorFrom, isStreamMissing } from "./broker-errors.ts";
 import type { Connection } from "./connection.ts";
 

@@ -1,8 +1,8 @@
 import type { DescMessage, Message, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import { type RunFailed, RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import { joinSignals, orAborted } from "../abort.ts";
 import { AppError } from "../errors.ts";
-import { orAborted } from "./abort.ts";
 import type { Bus } from "./bus.ts";
 import { watchCancellation } from "./cancellation.ts";
 import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
@@ -86,7 +86,8 @@ async function handleEvent(delivery: Delivery): Promise<void> {
     );
   }
   using cancellation = await watchCancellation(bus, runId, { signal: stopping, patient: true });
-  const signal = AbortSignal.any([stopping, cancellation.signal]);
+  using working = joinSignals(stopping, cancellation.signal);
+  const { signal } = working;
   signal.throwIfAborted();
   logger.info({ event: "stage.started" }, `${stage.name} begins`);
   const publish = (message: Message, until: AbortSignal, key = "") =>
@@ -98,7 +99,8 @@ async function handleEvent(delivery: Delivery): Promise<void> {
   });
   cancellation.signal.throwIfAborted();
   // A service that stops still stores what is finished, as long as that takes no longer than its grace.
-  await publish(outcome, AbortSignal.any([abandoned, cancellation.signal]));
+  using storing = joinSignals(abandoned, cancellation.signal);
+  await publish(outcome, storing.signal);
   logger.info({ event: "stage.finished", outcome: outcome.$typeName }, `${stage.name} is done`);
 }
 

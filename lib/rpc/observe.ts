@@ -1,8 +1,8 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { context } from "@opentelemetry/api";
+import { joinSignals, onAbort, orAborted } from "../abort.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { joinSignals, onAbort, untilAborted } from "./abort.ts";
 import { type ObservedCall, observeCall } from "./observed-call.ts";
 
 /**
@@ -15,15 +15,16 @@ export function observeCalls(logger: Logger, draining: AbortSignal): Interceptor
     const call = observeCall(request, logger);
     const joined = request.stream ? joinSignals(request.signal, draining) : undefined;
     const signal = joined?.signal ?? request.signal;
+    const release = () => joined?.[Symbol.dispose]();
     try {
       const response = await inCall(call, signal, () => next({ ...request, signal }));
       if (response.stream) {
-        return { ...response, message: observeMessages(response.message, call, signal, () => joined?.release()) };
+        return { ...response, message: observeMessages(response.message, call, signal, release) };
       }
       call.succeed();
       return response;
     } catch (thrown) {
-      joined?.release();
+      release();
       throw call.fail(thrown, signal);
     }
   };
@@ -59,5 +60,8 @@ async function* observeMessages<T>(
 }
 
 function inCall<T>(call: ObservedCall, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  return context.with(call.context, () => untilAborted(signal, work));
+  return context.with(call.context, async () => {
+    signal.throwIfAborted();
+    return orAborted(work(), signal);
+  });
 }

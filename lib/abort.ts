@@ -1,8 +1,18 @@
-/** A signal that aborts with the first of several others. */
-export interface JoinedSignal {
+/**
+ * The result of `work`, or a rejection with the signal's reason as soon as that aborts: work that does not listen to the
+ * signal cannot hold up its caller. What becomes of it afterwards is ignored. Leaves no listener on the signal, which
+ * may live as long as the process.
+ */
+export function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stop = onAbort(signal, () => reject(signal.reason));
+    work.then(resolve, reject).finally(stop);
+  });
+}
+
+/** A signal that aborts with the first of several others, until it is disposed of. */
+export interface JoinedSignal extends Disposable {
   readonly signal: AbortSignal;
-  /** Stops listening to the others. */
-  release(): void;
 }
 
 /** Like AbortSignal.any, which in Node 20 keeps what it made for as long as its longest-lived source. */
@@ -11,22 +21,10 @@ export function joinSignals(...sources: readonly AbortSignal[]): JoinedSignal {
   const stops = sources.map((source) => onAbort(source, () => controller.abort(source.reason)));
   return {
     signal: controller.signal,
-    release() {
+    [Symbol.dispose]() {
       for (const stop of stops) stop();
     },
   };
-}
-
-/**
- * The result of `work`, or a rejection with the signal's reason as soon as that aborts: work that does not listen to
- * the signal cannot hold up its caller.
- */
-export function untilAborted<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const stop = onAbort(signal, () => reject(signal.reason));
-    if (signal.aborted) return;
-    work().then(resolve, reject).finally(stop);
-  });
 }
 
 /** Calls back when the signal aborts, at once if it has. Returns how to stop listening. */
