@@ -20,8 +20,8 @@ async function run(name: string, args: string[]): Promise<void> {
   switch (name) {
     case "start": {
       const { start } = await import("./start/start.ts");
-      process.exitCode = await start(args);
-      return;
+      // Whatever is still under way, such as a download that Ctrl-C has interrupted, ends here.
+      return process.exit(await start(args));
     }
     case "service":
       return runOneService(args[0] ?? "");

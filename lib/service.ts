@@ -9,7 +9,7 @@ import { AppError } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { createRegistry, type Registry } from "./registry/registry.ts";
 import { createHealth } from "./rpc/health.ts";
-import { createRpcServer, type RpcService } from "./rpc/server.ts";
+import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
 import { startTelemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
 
@@ -62,8 +62,10 @@ export async function runService<Own extends z.ZodRawShape>(
     }
     logger.info({ event: "service.stopped" }, `${service} has stopped`);
   } catch (thrown) {
-    if (stopping.aborted) return;
-    logger.fatal({ event: "service.failed", error: thrown }, AppError.from(thrown).message);
+    const error = AppError.from(thrown);
+    // Work that a stop has interrupted says so, and is no failure.
+    if (stopping.aborted && (error.code === "SHUTTING_DOWN" || error.code === "CANCELLED")) return;
+    logger.fatal({ event: "service.failed", error }, error.message);
     process.exitCode = 1;
   }
 }
@@ -91,7 +93,13 @@ async function connectBus(
 ): Promise<Bus> {
   for (;;) {
     try {
-      return await openBus({ url: config.natsUrl, service, logger, replicas: config.replicas });
+      return await openBus({
+        url: config.natsUrl,
+        service,
+        logger,
+        replicas: config.replicas,
+        maxEventBytes: config.maxEventBytes,
+      });
     } catch (thrown) {
       const error = AppError.from(thrown);
       if (!error.retryable) throw error;
@@ -111,9 +119,10 @@ interface Serving {
 async function serve(parts: ServiceParts, { config, bus, logger, stopping }: Serving): Promise<void> {
   const health = createHealth();
   const server = createRpcServer({ services: parts.routes, health, logger, corsOrigins: config.corsOrigins });
-  const listening = await server.listen({ host: config.host, port: config.port });
+  let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
   try {
+    listening = await server.listen({ host: config.host, port: config.port });
     await Promise.race([parts.ready, aborted(stopping)]);
     if (stopping.aborted) return;
     stage = parts.stage && startStage(bus, { ackWaitMs: config.ackWaitMs, ...parts.stage });
@@ -121,7 +130,7 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping }: Ser
     logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
     await aborted(stopping);
   } finally {
-    await Promise.all([listening.close(config.shutdownGraceMs), stage?.stop()]);
+    await Promise.all([listening?.close(config.shutdownGraceMs), stage?.stop()]);
     for (const resource of parts.resources ?? []) await resource[Symbol.asyncDispose]();
   }
 }

@@ -124,6 +124,7 @@ function draw(lines: readonly Shown[]): string {
   const [width, height] = [Math.round(columns * characterWidth) + 32, rows * lineHeight + 32];
   const texts = lines.filter(({ pieces }) => pieces.length > 0).map((line) => drawLine(line, end));
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">
+<title>${escapeXml(command.join(" ").replace("--silent ", ""))}</title>
 <rect width="${width}" height="${height}" rx="8" fill="#0d1117"/>
 <g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="13" fill="#e6edf3">
 ${texts.join("\n")}

@@ -27,7 +27,7 @@ const { values } = parseArgs({
 });
 const builtIn = ["pictograms", "cifar10"];
 const source = builtIn.includes(values.dataset) ? values.dataset : resolve(values.dataset);
-const stages = ["ingestion", "training", "evaluation", "prediction"];
+const stages = ["ingestion", "training", "evaluation"];
 
 async function oneRun(pipeline: RpcClient<typeof PipelineService>, seed: number): Promise<Run> {
   const spec = {
@@ -38,15 +38,13 @@ async function oneRun(pipeline: RpcClient<typeof PipelineService>, seed: number)
       ...(values.epochs === undefined ? {} : { epochs: Number(values.epochs) }),
     },
     gate: { minimumAccuracy: 0 },
-    // A model of its own for each run: every one is promoted and deployed, none is held against another.
-    modelName: seed === 0 ? "default" : `seed-${seed}`,
+    // A model of its own for each run: none is held against another.
+    modelName: `seed-${seed}`,
   };
   const { runId } = await pipeline.requestRun({ spec });
   let last: Run | undefined;
-  for await (const { event, run } of followRun(pipeline, runId, new AbortController().signal)) {
+  for await (const { run } of followRun(pipeline, runId, new AbortController().signal)) {
     last = run;
-    // Only the first model has a prediction service that follows it; the others end with the decision.
-    if (event.event.case === "modelPromoted" && seed !== 0) break;
   }
   if (last === undefined || last.status === RunStatus.FAILED)
     throw new Error(`run ${runId}: ${last?.failure?.message}`);

@@ -1,4 +1,5 @@
-import { findNatsServer, userCacheFolder } from "../../lib/nats-server/server-binary.ts";
+import { userCacheFolder } from "../../lib/cache-folder.ts";
+import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
 import { seconds } from "../format.ts";
 import { orInterrupted, type Session } from "./session.ts";

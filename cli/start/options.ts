@@ -38,6 +38,9 @@ A later start finds the earlier runs and their model again. Deleting the folder 
 
 const builtIn = ["pictograms", "cifar10"];
 
+/** Where the person is: npm runs scripts in the package's folder, and tells in INIT_CWD where it was called. */
+const calledFrom = process.env.INIT_CWD ?? process.cwd();
+
 /** Reads the command line; undefined where only help was asked for. INVALID_REQUEST names the option that is wrong. */
 export function parseStartOptions(args: string[]): StartOptions | undefined {
   const values = parse(args);
@@ -50,7 +53,7 @@ export function parseStartOptions(args: string[]): StartOptions | undefined {
     limit: integer("limit", values.limit, 1, 10_000_000) ?? 0,
     minimumAccuracy: share("minimum-accuracy", values["minimum-accuracy"]),
     exit: values.exit,
-    home: resolve(values.home),
+    home: values.home === undefined ? resolve(".millrace") : resolve(calledFrom, values.home),
   };
 }
 
@@ -67,7 +70,7 @@ function parse(args: string[]) {
         seed: text,
         limit: text,
         "minimum-accuracy": text,
-        home: { type: "string", default: ".millrace" },
+        home: text,
         exit: flag,
         help: flag,
       },
@@ -80,7 +83,8 @@ function parse(args: string[]) {
 /** A path as the services will find it, whatever folder they run in. Their own message for what is wrong inside is better than one from here. */
 function sourceFrom(dataset: string): string {
   if (builtIn.includes(dataset)) return dataset;
-  if (existsSync(dataset)) return resolve(dataset);
+  const path = resolve(calledFrom, dataset);
+  if (existsSync(path)) return path;
   throw new AppError(
     "INVALID_REQUEST",
     `--dataset ${dataset}: there is no such file or folder, and no built-in data set of that name (${builtIn.join(", ")})`,

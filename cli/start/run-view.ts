@@ -30,6 +30,12 @@ export function applyToView(view: RunView, event: RunEvent, run: Run): RunView {
   return changesBy(event, run).reduce((current, change) => withChange(current, change, timeMs), view);
 }
 
+/** The view when the run's model answers: the run's own events end with the decision. */
+export function withDeployment(view: RunView, { modelName, modelVersion }: Run, nowMs: number): RunView {
+  const text = `model ${modelName} version ${modelVersion} is live`;
+  return withChange(view, { stage: "prediction", state: "done", share: 1, text }, nowMs);
+}
+
 function withChange(view: RunView, { stage, ...update }: StageChange, timeMs: number): RunView {
   const before = view.stages[stage];
   const startedMs = before.startedMs ?? timeMs;
@@ -118,15 +124,6 @@ function changeBy({ event }: RunEvent, run: Run): StageChange | undefined {
         text: `${count(imageCount)} images, accuracy ${percent(accuracy)}: ${verdict}`,
       };
     }
-    case "modelDeployed":
-      return {
-        stage: "prediction",
-        state: "done",
-        share: 1,
-        text: `model ${event.value.modelName} version ${event.value.version} is live`,
-      };
-    case "modelDeploymentFailed":
-      return { stage: "prediction", state: "failed", text: event.value.message };
     case "runFailed": {
       const stage = stageNames.find((name) => name === event.value.stage) ?? "ingestion";
       return { stage, state: "failed", text: `${event.value.code}: ${event.value.message}` };

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { type ServiceName, servicePorts } from "../../lib/config.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -12,8 +13,8 @@ import type { Folders } from "./session.ts";
 export interface ServiceProcesses extends AsyncDisposable {
   /** host:port of each. */
   readonly addresses: Readonly<Record<ServiceName, string>>;
-  /** Resolves when all answer; rejects if one cannot be kept running. */
-  ready(): Promise<void>;
+  /** Resolves when all answer; rejects if one cannot be kept running, or when aborted. */
+  ready(signal?: AbortSignal): Promise<void>;
   /** Rejects, with the end of its log, when a service has died more often than it is started again. Never resolves. */
   readonly failed: Promise<never>;
 }
@@ -54,9 +55,16 @@ export async function startServices(options: ServicesOptions): Promise<ServicePr
       string
     >,
     failed,
-    ready: async () => {
-      const serving = services.map((service) => waitUntilServing(addressOf(service), { timeoutMs: readyTimeoutMs }));
-      await Promise.race([Promise.all(serving), failed]);
+    ready: async (signal = new AbortController().signal) => {
+      const enough = new AbortController();
+      const options = { timeoutMs: readyTimeoutMs, signal: AbortSignal.any([signal, enough.signal]) };
+      try {
+        const serving = services.map((service) => waitUntilServing(addressOf(service), options));
+        await Promise.race([Promise.all(serving), failed]);
+      } finally {
+        // Who still waits for a service that will not come would keep this process from ending.
+        enough.abort();
+      }
     },
     [Symbol.asyncDispose]: async () => {
       state.stopping = true;
@@ -83,11 +91,14 @@ async function launch(
       cwd: join(import.meta.dirname, "../.."),
       env: {
         ...env,
+        // The threads that decode images. Node's default is 4 on any machine.
+        UV_THREADPOOL_SIZE: String(Math.max(4, availableParallelism())),
         MILLRACE_NATS_URL: natsUrl,
         MILLRACE_ARTIFACTS: `file:${folders.artifacts}`,
         MILLRACE_TRACE_DIR: folders.traces,
         // The same name after every start, so that trace files are rotated and do not pile up.
         MILLRACE_INSTANCE_ID: "local",
+        [`MILLRACE_${name.toUpperCase()}_HOST`]: "127.0.0.1",
         [`MILLRACE_${name.toUpperCase()}_PORT`]: String(port),
       },
       // A process group of its own, so that Ctrl-C reaches only this process, which stops everything in order. The
@@ -112,16 +123,30 @@ async function supervise(
     const ended = `the ${service.name} service ended ${exitCode === null ? `by ${signalCode}` : `with status ${exitCode}`}`;
     // A status of its own choice, such as for a bad configuration, would only come again.
     if (exitCode !== null || restarts === maxRestarts) {
-      throw new AppError("INTERNAL", `${ended}:\n  ${await lastLines(service.logFile)}\nIts log: ${service.logFile}`);
+      throw new AppError("INTERNAL", `${ended}:\n  ${await lastWords(service.logFile)}\nIts log: ${service.logFile}`);
     }
     options.onRestart(`${ended}; it is started again`);
     service.child = await launch(service, options);
   }
 }
 
-async function lastLines(logFile: string): Promise<string> {
-  const lines = (await readFile(logFile, "utf8").catch(() => "")).trimEnd().split("\n");
-  return lines.slice(-3).map(readable).join("\n  ");
+const linesShown = 8;
+
+/** Why a service ended: its own last word, or what Node wrote when it crashed. */
+async function lastWords(logFile: string): Promise<string> {
+  const lines = (await readFile(logFile, "utf8").catch(() => "")).trimEnd().split("\n").slice(-linesShown);
+  const fatal = fatalMessage(lines.at(-1) ?? "");
+  return (fatal ?? lines.join("\n")).replaceAll("\n", "\n  ");
+}
+
+function fatalMessage(line: string): string | undefined {
+  try {
+    const { level, message } = JSON.parse(line) as { level?: string; message?: string };
+    return level === "fatal" ? message : undefined;
+  } catch {
+    // Not a line of ours: Node's own account of a crash.
+    return undefined;
+  }
 }
 
 /** The preferred port if nobody listens on it, else any other. */
@@ -140,16 +165,6 @@ async function freePort(preferred: number): Promise<number> {
     if (address !== null && typeof address === "object") return address.port;
   }
   throw new AppError("CONFIGURATION_INVALID", "no free port on 127.0.0.1");
-}
-
-/** The message of a log line; a line that is no JSON, such as a crash of Node, as it is. */
-function readable(line: string): string {
-  try {
-    const { level, message } = JSON.parse(line) as { level?: string; message?: string };
-    return `${level}: ${message}`;
-  } catch {
-    return line;
-  }
 }
 
 async function stop(child: ChildProcess): Promise<void> {

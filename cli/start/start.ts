@@ -53,7 +53,10 @@ async function runEverything(session: Session): Promise<number> {
   try {
     const { runs } = await pipeline.listRuns({ pageSize: earlierRunsShown });
     if (runs.length > 0) for (const line of ["\nEarlier runs", ...earlierRuns(runs)]) screen.line(line);
-    const run = await orInterrupted(Promise.race([requestAndWatch(session, pipeline), services.failed]), interrupted);
+    const run = await orInterrupted(
+      Promise.race([requestAndWatch(session, pipeline, services.addresses.prediction), services.failed]),
+      interrupted,
+    );
     const { succeeded, samples } = await showResults(session, run, services);
     if (options.exit) return succeeded ? 0 : 1;
     for (const line of nextSteps(services, samples, style)) screen.line(line);
@@ -73,7 +76,7 @@ async function startAllServices(
   const onRestart = (message: string) => screen.line(`  ${style.bad("!")} ${message}`);
   const services = await startServices({ natsUrl, folders, env: process.env, onRestart });
   try {
-    await orInterrupted(services.ready(), interrupted);
+    await orInterrupted(services.ready(interrupted), interrupted);
   } catch (thrown) {
     await services[Symbol.asyncDispose]();
     throw thrown;
@@ -114,20 +117,26 @@ async function showPredictions({ screen, style }: Session, samples: readonly Sam
 }
 
 function nextSteps({ addresses }: ServiceProcesses, samples: readonly Sample[], style: Style): string[] {
-  const file = relative("", samples[0]?.path ?? "image.png");
-  const method = "millrace.v1.PredictionService/Predict";
-  const body = `'{"image":"'"$(base64 < ${file} | tr -d '\\n')"'","topK":3}'`;
+  const file = shellQuoted(relative("", samples[0]?.path ?? "image.png"));
+  // Through standard input, since an argument has a limit that a photograph exceeds.
+  const request = `printf '{"image":"%s","topK":3}' "$(base64 < ${file} | tr -d '\\n')"`;
+  const url = `http://${addresses.prediction}/millrace.v1.PredictionService/Predict`;
   return [
     "",
     ...Object.entries(addresses).map(([name, address]) => `  ${name.padEnd(11)} http://${address}`),
     "",
     style.bold("Connect, with curl"),
-    `  curl -s -H 'content-type: application/json' -d ${body} http://${addresses.prediction}/${method}`,
+    `  ${request} | curl -s -H 'content-type: application/json' -d @- ${url}`,
     style.bold("gRPC, with reflection"),
-    `  npx buf curl --protocol grpc --http2-prior-knowledge -d ${body} http://${addresses.prediction}/${method}`,
+    `  ${request} | npx buf curl --protocol grpc --http2-prior-knowledge -d @- ${url}`,
     style.bold("Next"),
     "  npm start -- --dataset path/to/your/images    # one folder per class, or an archive of them",
     "",
     "Everything stays up until Ctrl-C.",
   ];
+}
+
+/** A path as one word for a shell: it bears the name of a class, which is whatever a folder was called. */
+function shellQuoted(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }

@@ -1,16 +1,24 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { PipelineService, Run } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../lib/errors.ts";
-import type { RpcClient } from "../../lib/rpc/client.ts";
+import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { followRun } from "../follow-run.ts";
 import type { StartOptions } from "./options.ts";
 import { runSeconds, statusName } from "./report.ts";
-import { applyToView, emptyView, plainLine, type RunView, renderView, stageNames } from "./run-view.ts";
+import { applyToView, emptyView, plainLine, type RunView, renderView, stageNames, withDeployment } from "./run-view.ts";
 import type { Session } from "./session.ts";
 
 const redrawIntervalMs = 200;
+const deploymentTimeoutMs = 60_000;
+const deploymentPollMs = 50;
 
 /** Requests a run and shows it until it has ended: live where a person watches, as lines elsewhere. */
-export async function requestAndWatch(session: Session, pipeline: RpcClient<typeof PipelineService>): Promise<Run> {
+export async function requestAndWatch(
+  session: Session,
+  pipeline: RpcClient<typeof PipelineService>,
+  predictionAddress: string,
+): Promise<Run> {
   const { options, screen, style, interrupted } = session;
   const { runId } = await pipeline.requestRun({ spec: specFrom(options) });
   screen.line(`\n${style.bold("Run")} ${runId} on ${options.dataset}`);
@@ -25,6 +33,12 @@ export async function requestAndWatch(session: Session, pipeline: RpcClient<type
       last = run;
       if (!screen.interactive) writeChanges(session, before, view);
     }
+    if (last?.decision?.promote === true) {
+      await deployed(last, predictionAddress, interrupted);
+      const before = view;
+      view = withDeployment(view, last, Date.now());
+      if (!screen.interactive) writeChanges(session, before, view);
+    }
     redraw();
   } finally {
     clearInterval(ticking);
@@ -33,6 +47,31 @@ export async function requestAndWatch(session: Session, pipeline: RpcClient<type
   if (last === undefined) throw new AppError("INTERNAL", `run ${runId} ended without an event`, { details: { runId } });
   screen.line(`  ${statusName(last)} after ${runSeconds(last)}`);
   return last;
+}
+
+/** Resolves when the prediction service answers with the run's model. */
+async function deployed(run: Run, address: string, signal: AbortSignal): Promise<void> {
+  const client = createClient(PredictionService, { address });
+  const deadline = Date.now() + deploymentTimeoutMs;
+  try {
+    for (;;) {
+      const model = await client.getModel({}, { signal }).then(
+        (answer) => answer.model,
+        () => undefined, // no model yet, or the service is being started again
+      );
+      if (model?.name === run.modelName && model.version >= run.modelVersion) return;
+      if (Date.now() > deadline) {
+        const seconds = deploymentTimeoutMs / 1000;
+        throw new AppError(
+          "MODEL_NOT_READY",
+          `model ${run.modelName} version ${run.modelVersion} was promoted, but does not answer after ${seconds} s; see the prediction service's log`,
+        );
+      }
+      await delay(deploymentPollMs, undefined, { signal });
+    }
+  } finally {
+    client.close();
+  }
 }
 
 function writeChanges({ screen }: Session, before: RunView, after: RunView): void {

@@ -1,7 +1,7 @@
 import { constants } from "node:fs";
 import { access, readdir } from "node:fs/promises";
-import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
+import { userCacheFolder } from "../cache-folder.ts";
 import { AppError } from "../errors.ts";
 import { type BinarySource, compareVersions, inspectBinary, type NatsServerBinary, programName } from "./program.ts";
 import { provisionNatsServer } from "./provisioning.ts";
@@ -36,14 +36,6 @@ export async function findNatsServer(options: FindOptions): Promise<NatsServerBi
     }
   }
   return provisionNatsServer({ cacheFolder, onProgress, ...(sources && { sources }) });
-}
-
-/** The user's cache folder for Millrace: `$XDG_CACHE_HOME/millrace`, else `~/.cache/millrace`, or the platform's own place on macOS and Windows. */
-export function userCacheFolder(env: NodeJS.ProcessEnv, platform: NodeJS.Platform = process.platform): string {
-  if (env.XDG_CACHE_HOME) return join(env.XDG_CACHE_HOME, "millrace");
-  if (platform === "darwin") return join(homedir(), "Library", "Caches", "millrace");
-  if (platform === "win32" && env.LOCALAPPDATA) return join(env.LOCALAPPDATA, "millrace", "cache");
-  return join(homedir(), ".cache", "millrace");
 }
 
 async function inspectChosen(path: string): Promise<NatsServerBinary> {

@@ -13,7 +13,8 @@ import { AppError } from "../../lib/errors.ts";
 import { type LoadedSplit, loadSplit } from "../../lib/images/load-split.ts";
 import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../lib/nn/metrics.ts";
-import { predictWithLayersModel } from "../../lib/nn/parity.ts";
+import { parityImageCount, predictInThread } from "../../lib/nn/parity-thread.ts";
+import { withSpan } from "../../lib/telemetry/spans.ts";
 
 export interface MeasureOptions {
   readonly artifacts: ArtifactStore;
@@ -23,8 +24,6 @@ export interface MeasureOptions {
 
 /** Images that the network classifies at a time: large enough for full speed, small enough to be cancelled quickly. */
 const batchSize = 250;
-/** Images on which the ONNX model is held against the TensorFlow.js model, which is slow. */
-const parityImages = 32;
 
 /** The manifest of a version. */
 export async function readModelManifest(version: ModelVersion, artifacts: ArtifactStore): Promise<ModelManifest> {
@@ -54,7 +53,10 @@ export async function measure(
     classes: [...quality.classes],
     confusionMatrix: [...quality.confusionMatrix],
     imagesPerSecond: test.count / seconds,
-    parity: await compareEngines(model, test, probabilities, options),
+    parity: await compareEngines(model, test, probabilities, {
+      ...options,
+      forwardFlopsPerImage: worker.description.forwardFlopsPerImage,
+    }),
   });
 }
 
@@ -107,22 +109,22 @@ async function classifyAll(
 /** How far the two engines are apart on the same weights: an error of the compiler would show here. */
 async function compareEngines(
   model: ModelManifest,
-  { pixels, count }: LoadedSplit,
+  { pixels, count: all }: LoadedSplit,
   probabilities: Float32Array,
-  { artifacts }: MeasureOptions,
+  { artifacts, signal, forwardFlopsPerImage }: MeasureOptions & { forwardFlopsPerImage: number },
 ): Promise<ParityReport> {
-  const n = Math.min(parityImages, count);
-  const layersModel = {
+  const count = Math.min(parityImageCount(forwardFlopsPerImage), all);
+  const files = {
     modelJson: new TextDecoder().decode(await readBytes(artifacts, model.layersModel?.digest ?? "")),
     weights: await readBytes(artifacts, model.layersWeights?.digest ?? ""),
   };
-  const images = pixels.slice(0, (pixels.length / count) * n);
-  const expected = await predictWithLayersModel(layersModel, images, n, {
-    mean: model.channelMeans,
-    standardDeviation: model.channelDeviations,
-  });
+  const normalization = { mean: model.channelMeans, standardDeviation: model.channelDeviations };
+  const images = pixels.slice(0, (pixels.length / all) * count);
+  const expected = await withSpan("compare engines", { attributes: { "millrace.images.count": count } }, () =>
+    predictInThread({ files, pixels: images, count, normalization }, signal),
+  );
   let largest = 0;
   for (const [index, value] of expected.entries())
     largest = Math.max(largest, Math.abs(value - (probabilities[index] ?? 0)));
-  return create(ParityReportSchema, { maxProbabilityDifference: largest, imageCount: n });
+  return create(ParityReportSchema, { maxProbabilityDifference: largest, imageCount: count });
 }

@@ -1,6 +1,6 @@
 import { z } from "zod";
+import { userCacheFolder } from "../../lib/cache-folder.ts";
 import { defineConfig } from "../../lib/config.ts";
-import { userCacheFolder } from "../../lib/nats-server/server-binary.ts";
 import { runService } from "../../lib/service.ts";
 import { createIngestion, ingestionStage } from "./handlers.ts";
 import { datasetRoutes } from "./routes.ts";

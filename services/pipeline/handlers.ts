@@ -20,7 +20,7 @@ export interface Pipeline {
   list(limit: number): Run[];
   /** The run's events from the beginning, and then as they come, with the run after each; ends when the run has ended. */
   watch(runId: string, onEvent: (event: RunEvent, run: Run) => void, signal: AbortSignal): Promise<void>;
-  /** INVALID_REQUEST if the run has ended. */
+  /** RUN_ENDED if there is nothing left to cancel. */
   cancel(runId: string, reason: string): Promise<void>;
 }
 
@@ -39,6 +39,8 @@ export function createPipeline({ bus, runs }: PipelineDependencies): Pipeline {
   };
   return {
     request: async (spec, runId = newRunId()) => {
+      const known = runs.get(runId);
+      if (known !== undefined) return { runId, traceId: known.traceId };
       await checkTraining(spec);
       const { sequence } = await bus.publish(create(RunRequestedSchema, { spec }), { runId });
       await runs.reached(sequence);
@@ -52,7 +54,7 @@ export function createPipeline({ bus, runs }: PipelineDependencies): Pipeline {
     },
     cancel: async (runId, reason) => {
       if (hasEnded(get(runId))) {
-        throw new AppError("INVALID_REQUEST", `run ${runId} has ended; there is nothing to cancel`, {
+        throw new AppError("RUN_ENDED", `run ${runId} has ended; there is nothing to cancel`, {
           details: { runId },
         });
       }
@@ -83,18 +85,27 @@ async function watchRun(
   onEvent: (event: RunEvent, run: Run) => void,
   callerSignal: AbortSignal,
 ): Promise<void> {
-  const ended = new AbortController();
+  const enough = new AbortController();
   let run = emptyRun(runId);
+  let caughtUp = false;
+  // All that is stored is shown, also what came after the end, such as the deployment of the model.
+  const stopIfEnded = () => {
+    if (caughtUp && hasEnded(run)) enough.abort();
+  };
   await followEvents(bus, {
     stream: eventStream,
     filter: runFilter(runId),
-    signal: AbortSignal.any([callerSignal, ended.signal]),
+    signal: AbortSignal.any([callerSignal, enough.signal]),
     onEvent: (event) => {
       const runEvent = runEventFrom(event);
       if (runEvent === undefined) return;
       run = applyRunEvent(run, runEvent, event);
       onEvent(runEvent, run);
-      if (hasEnded(run)) ended.abort();
+      stopIfEnded();
+    },
+    onCaughtUp: () => {
+      caughtUp = true;
+      stopIfEnded();
     },
   });
 }

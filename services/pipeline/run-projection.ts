@@ -1,6 +1,5 @@
 import { create } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
 import {
   type Run,
   type RunEvent,
@@ -46,6 +45,8 @@ export function applyRunEvent(run: Run, runEvent: RunEvent, { originTraceparent 
   const next = withStageTimes({ ...run, ...changes, status }, runEvent);
   if (runEvent.time === undefined) return next;
   if (runEvent.event.case === "runRequested") {
+    // The same request may be stored again once the broker has forgotten its id; the run is the first one's.
+    if (run.requestedAt !== undefined) return run;
     return { ...next, requestedAt: runEvent.time, traceId: originTraceparent.split("-")[1] ?? "" };
   }
   return hasEnded(next) && !hasEnded(run) ? { ...next, finishedAt: runEvent.time } : next;
@@ -71,18 +72,12 @@ function changesBy({ event }: RunEvent): Partial<Run> {
     case "modelEvaluated":
       return { status: RunStatus.RUNNING, ...(event.value.report && { evaluation: event.value.report }) };
     case "modelPromoted":
-      return { status: RunStatus.RUNNING, ...(event.value.decision && { decision: event.value.decision }) };
     case "modelRejected":
+      // The decision ends the run. Which prediction services answer with the model, and when, is theirs to say.
       return { status: RunStatus.SUCCEEDED, ...(event.value.decision && { decision: event.value.decision }) };
     case "modelDeployed":
-      return { status: RunStatus.SUCCEEDED };
-    case "modelDeploymentFailed": {
-      const { code, message } = event.value;
-      return {
-        status: RunStatus.FAILED,
-        failure: create(RunFailedSchema, { stage: "prediction", code, message, attempts: 1 }),
-      };
-    }
+    case "modelDeploymentFailed":
+      return {};
     default:
       return { status: RunStatus.RUNNING };
   }
@@ -109,7 +104,12 @@ function withStageTimes(run: Run, { source, time, event }: RunEvent): Run {
 }
 
 function withStage(run: Run, name: string, time: Timestamp, ended: boolean): Run {
-  const startedAt = run.stages.find((stage) => stage.name === name)?.startedAt ?? time;
-  const stage = create(RunStageSchema, { name, startedAt, ...(ended ? { finishedAt: time } : {}) });
+  const known = run.stages.find((stage) => stage.name === name);
+  const finishedAt = ended ? time : known?.finishedAt;
+  const stage = create(RunStageSchema, {
+    name,
+    startedAt: known?.startedAt ?? time,
+    ...(finishedAt === undefined ? {} : { finishedAt }),
+  });
   return { ...run, stages: [...run.stages.filter((other) => other.name !== name), stage] };
 }

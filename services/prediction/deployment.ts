@@ -1,6 +1,10 @@
 import { create, type Message } from "@bufbuild/protobuf";
-import type { Span } from "@opentelemetry/api";
-import { ModelDeployedSchema, ModelDeploymentFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import { type Span, trace } from "@opentelemetry/api";
+import {
+  type ModelAliasMoved,
+  ModelDeployedSchema,
+  ModelDeploymentFailedSchema,
+} from "../../gen/millrace/v1/events_pb.ts";
 import type { ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
@@ -11,7 +15,7 @@ import { eventStream, eventSubject, registryStream, registrySubject } from "../.
 import { contextFromHeaders } from "../../lib/bus/tracing.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { applyChange, championOf, emptyModelLog, type ModelLog } from "../../lib/registry/model-log.ts";
+import { applyChange, championAlias, championOf, emptyModelLog, type ModelLog } from "../../lib/registry/model-log.ts";
 import { withRetries } from "../../lib/retry.ts";
 import { failSpan, withSpan } from "../../lib/telemetry/spans.ts";
 import { type LoadedModel, loadModel } from "./serving.ts";
@@ -38,47 +42,65 @@ export interface Deployment extends AsyncDisposable {
 export function followChampion(options: DeploymentOptions): Deployment {
   const { bus, modelName } = options;
   const stopping = new AbortController();
-  const state: DeploymentState = { log: emptyModelLog(modelName), lastMove: undefined, current: undefined };
+  const { signal } = stopping;
+  const state: DeploymentState = { log: emptyModelLog(modelName), move: undefined, current: undefined };
+  // Two queues: following waits for neither, and a broker that is away delays what is told, not what is served.
+  const deployments = createQueue(bus.logger, signal);
+  const announcements = createQueue(bus.logger, signal);
+  const deployLatest = () =>
+    deployments.add(async () => {
+      const outcome = await deploy(options, state, signal);
+      if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
+    });
   let caughtUp = false;
   let ready = () => {};
   const whenReady = new Promise<void>((resolve) => {
     ready = resolve;
   });
-  // One after another: a slow deployment must not end after a later one.
-  let deployed: Promise<void> = Promise.resolve();
-  const deployLatest = () => {
-    deployed = deployed.catch(() => undefined).then(() => deploy(options, state, stopping.signal));
-    return deployed;
-  };
   const following = followEvents(bus, {
     stream: registryStream,
     filter: registrySubject(modelName),
-    onEvent: async (event) => {
+    onEvent: (event) => {
       state.log = applyChange(state.log, event);
-      if (event.message.$typeName !== "millrace.v1.ModelAliasMoved") return;
-      state.lastMove = event;
-      if (caughtUp) await deployLatest();
+      if (!movesChampion(event)) return;
+      state.move = event;
+      if (caughtUp) void deployLatest();
     },
     onCaughtUp: () => {
       caughtUp = true;
-      deployLatest().then(ready, (error: unknown) => {
-        if (!stopping.signal.aborted)
-          bus.logger.error({ event: "model.announcement_failed", error }, "a deployment could not be told");
-        ready();
-      });
+      void deployLatest().then(ready);
     },
-    signal: stopping.signal,
+    signal,
   });
   return {
     current: () => state.current,
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
-      stopping.abort();
-      await following;
-      await deployed.catch(() => undefined); // told above, or by the follower
+      stopping.abort(new AppError("SHUTTING_DOWN", "the prediction service is stopping"));
+      await Promise.all([following, deployments.settled(), announcements.settled()]);
       await state.current?.[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Work that is done one piece after another. A piece that fails is logged, unless the service is stopping. */
+function createQueue(logger: Logger, signal: AbortSignal) {
+  let last: Promise<void> = Promise.resolve();
+  return {
+    add: (work: () => Promise<void>): Promise<void> => {
+      last = last.then(work).catch((error: unknown) => {
+        if (!signal.aborted) logger.error({ event: "deployment.incomplete", error }, "a deployment was not completed");
+      });
+      return last;
+    },
+    settled: () => last,
+  };
+}
+
+function movesChampion({ message }: ReceivedEvent): boolean {
+  return (
+    message.$typeName === "millrace.v1.ModelAliasMoved" && (message as ModelAliasMoved).move?.alias === championAlias
+  );
 }
 
 /** A store or a broker that is away for a moment must not cost a deployment. */
@@ -87,38 +109,58 @@ const loadRetryPausesMs = [500, 2_000, 8_000];
 interface DeploymentState {
   log: ModelLog;
   /** The change that made the champion what it is. */
-  lastMove: ReceivedEvent | undefined;
+  move: ReceivedEvent | undefined;
   current: LoadedModel | undefined;
 }
 
-async function deploy(options: DeploymentOptions, state: DeploymentState, signal: AbortSignal): Promise<void> {
-  const { log, lastMove } = state;
+/** What there is to tell, and the change that caused it. */
+interface Outcome {
+  readonly cause: ReceivedEvent;
+  readonly event: Message;
+}
+
+/** Puts the champion into service, unless it is. Returns what the run that trained it shall hear, unless it has heard. */
+async function deploy(
+  options: DeploymentOptions,
+  state: DeploymentState,
+  signal: AbortSignal,
+): Promise<Outcome | undefined> {
+  const { log, move } = state;
   const champion = championOf(log);
-  if (champion === undefined || lastMove === undefined || champion.digest === state.current?.version.digest) return;
+  if (champion === undefined || move === undefined || champion.digest === state.current?.version.digest)
+    return undefined;
   const attributes = {
     "millrace.model.name": champion.name,
     "millrace.model.version": champion.version,
-    "millrace.run.id": lastMove.correlationId,
+    "millrace.run.id": move.correlationId,
   };
-  const settings = { attributes, parent: contextFromHeaders(lastMove.headers) };
-  await withSpan("deploy model", settings, async (span) => {
+  // A service that starts later deploys the same champion again: that is no part of the run, and only linked to it.
+  const told = await toldBefore(options.bus, move, signal);
+  const context = contextFromHeaders(move.headers);
+  const run = trace.getSpanContext(context);
+  const settings = told
+    ? { attributes, links: run === undefined ? [] : [{ context: run }] }
+    : { attributes, parent: context };
+  return withSpan("deploy model", settings, async (span) => {
     const startedMs = performance.now();
-    const outcome = await goLive(options, state, { champion, signal, span });
-    if (signal.aborted) return;
+    const error = await goLive(options, state, { champion, signal, span: told ? undefined : span });
+    if (told || signal.aborted) return undefined;
+    if (error !== undefined) failSpan(span, error);
     const durationSeconds = (performance.now() - startedMs) / 1000;
     const identity = { modelName: champion.name, version: champion.version, instanceId: options.instanceId };
     const event =
-      outcome === undefined
+      error === undefined
         ? create(ModelDeployedSchema, { ...identity, durationSeconds })
-        : create(ModelDeploymentFailedSchema, { ...identity, code: outcome.code, message: outcome.message });
-    await announce(options.bus, lastMove, event, signal);
+        : create(ModelDeploymentFailedSchema, { ...identity, code: error.code, message: error.message });
+    return { cause: move, event };
   });
 }
 
 interface Candidate {
   readonly champion: ModelVersion;
   readonly signal: AbortSignal;
-  readonly span: Span;
+  /** Under which the model's first answer shall appear. */
+  readonly span: Span | undefined;
 }
 
 /** Loads the model and switches to it. What went wrong is returned: then the one before answers on. */
@@ -131,7 +173,7 @@ async function goLive(
   const name = `model ${champion.name} version ${champion.version}`;
   try {
     const next = await withRetries(loadRetryPausesMs, signal, () => loadModel(champion, artifacts));
-    next.firstAnswerParent = span.spanContext();
+    next.firstAnswerParent = span?.spanContext();
     const previous = state.current;
     state.current = next;
     logger.info({ event: "model.deployed" }, `${name} is live`);
@@ -140,7 +182,6 @@ async function goLive(
   } catch (thrown) {
     const error = AppError.from(thrown);
     if (signal.aborted) return error;
-    failSpan(span, error);
     logger.error(
       { event: "model.deployment_failed", error },
       `${name} could not go live; what answered before answers on`,
@@ -158,11 +199,20 @@ async function retire(model: LoadedModel | undefined, logger: Logger): Promise<v
   }
 }
 
-/** Tells the run that trained the model, once: a service that starts later deploys the same champion again and says nothing. */
-async function announce(bus: Bus, cause: ReceivedEvent, message: Message, signal: AbortSignal): Promise<void> {
+/** Tells the run that trained the model. A change that a person made belongs to no run, and nobody is told. */
+async function announce(bus: Bus, { cause, event }: Outcome, signal: AbortSignal): Promise<void> {
   const runId = cause.correlationId;
-  if (runId === "") return;
-  const subject = eventSubject(runId, eventTypeOf(message).options.name);
-  const told = await bus.lastEvent(eventStream, subject);
-  if (told?.causationId !== cause.id) await bus.publish(message, { runId, cause, patient: true, signal });
+  if (runId !== "") await bus.publish(event, { runId, cause, patient: true, signal });
+}
+
+/** Whether the run has heard of this deployment, from this instance or another. */
+async function toldBefore(
+  bus: Bus,
+  { id, correlationId: runId }: ReceivedEvent,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (runId === "") return true;
+  const subject = eventSubject(runId, eventTypeOf(ModelDeployedSchema).options.name);
+  const last = await bus.lastEvent(eventStream, subject, { patient: true, signal });
+  return last?.causationId === id;
 }

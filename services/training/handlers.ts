@@ -21,6 +21,7 @@ import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
 import { loadSplit } from "../../lib/images/load-split.ts";
 import { readManifest } from "../../lib/images/manifest.ts";
+import { checkResumable, decodeCheckpoint } from "../../lib/nn/checkpoint.ts";
 import { configFromSpec, defaultNetwork } from "../../lib/nn/config-from-spec.ts";
 import type { TrainingConfig } from "../../lib/nn/configuration.ts";
 import { engineVersion } from "../../lib/nn/engine.ts";
@@ -92,13 +93,22 @@ function toJsonObject(config: TrainingConfig): JsonObject {
   return JSON.parse(JSON.stringify(config)) as JsonObject;
 }
 
-/** A checkpoint that is lost or damaged costs time, not the run: then the training begins anew. */
-async function readCheckpoint(artifacts: ArtifactStore, order: TrainingOrder): Promise<Uint8Array | undefined> {
+/** A checkpoint that is lost, damaged or another version's costs time, not the run: then the training begins anew. */
+async function usableCheckpoint(
+  artifacts: ArtifactStore,
+  { checkpoint, signal }: TrainingOrder,
+  { network, config, manifest }: ResolvedTraining,
+): Promise<Uint8Array | undefined> {
+  if (checkpoint === undefined) return undefined;
   try {
-    return order.checkpoint && (await readBytes(artifacts, order.checkpoint.digest, { signal: order.signal }));
+    const bytes = await readBytes(artifacts, checkpoint.digest, { signal });
+    const { height = 0, width = 0, channels = 0 } = manifest.shape ?? {};
+    const data = { classes: manifest.classes, channels, height, width, images: manifest.train?.imageCount ?? 0 };
+    checkResumable(decodeCheckpoint(bytes), { network, config, data });
+    return bytes;
   } catch (thrown) {
-    const lost: readonly string[] = ["ARTIFACT_NOT_FOUND", "ARTIFACT_CORRUPT"];
-    if (lost.includes(AppError.from(thrown).code)) return undefined;
+    const unusable: readonly string[] = ["ARTIFACT_NOT_FOUND", "ARTIFACT_CORRUPT", "CONFIGURATION_INVALID"];
+    if (unusable.includes(AppError.from(thrown).code)) return undefined;
     throw thrown;
   }
 }
@@ -117,7 +127,7 @@ async function runTraining(
 ): Promise<TrainingResult> {
   const { pixels, labels } = await loadSplit(manifest, "train", { artifacts, signal: order.signal });
   const { height = 0, width = 0, channels = 0 } = manifest.shape ?? {};
-  const checkpoint = await readCheckpoint(artifacts, order);
+  const checkpoint = await usableCheckpoint(artifacts, order, { network, config, manifest });
   const epochSpans = createEpochSpans();
   let metrics: EpochMetrics | undefined;
   // Checkpoints are stored one after another, and all of them before the training counts as done.
@@ -151,7 +161,8 @@ async function runTraining(
           const artifact = await artifacts.put(bytes, options);
           if (ended !== undefined) listeners.onEpoch(ended, artifact);
         });
-        stored.catch(() => undefined);
+        // Without checkpoints a long training would be at risk for hours: better to stop, and to try again.
+        stored.catch(() => void job.cancel());
       },
     },
   );
@@ -163,8 +174,10 @@ async function runTraining(
     await stored;
     return result;
   } catch (thrown) {
-    // Whoever stopped it knows why: a cancelled run, or a service that is stopping.
-    throw order.signal.aborted ? order.signal.reason : thrown;
+    // Whoever stopped it knows why: a cancelled run, a service that is stopping, a checkpoint that could not be stored.
+    order.signal.throwIfAborted();
+    await stored;
+    throw thrown;
   } finally {
     order.signal.removeEventListener("abort", cancel);
     epochSpans.dispose();

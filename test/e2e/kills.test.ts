@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import type { RunEvent } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
 import type { ServiceName } from "../../lib/config.ts";
+import { eventually } from "../helpers/bus.ts";
 import { smallRun, startPlatform } from "../helpers/platform.ts";
 
 /** The event at which each service is killed: the first sign that it is in the middle of its work. */
@@ -18,7 +21,7 @@ test("a run ends the same, with each effect once, though every service is killed
   const platform = await startPlatform(t, { MILLRACE_ACK_WAIT_MS: "1500" });
   const killed = new Set<ServiceName>();
   const spec = { ...smallRun, training: { ...smallRun.training, epochs: 4 } };
-  const { run, events } = await platform.run({ spec }, async ({ event }) => {
+  const { run } = await platform.run({ spec }, async ({ event }) => {
     const victim = event.case && killAt[event.case];
     if (victim === undefined || killed.has(victim)) return;
     killed.add(victim);
@@ -26,8 +29,16 @@ test("a run ends the same, with each effect once, though every service is killed
   });
 
   assert.deepEqual([...killed].sort(), ["evaluation", "ingestion", "pipeline", "prediction", "training"]);
-  assert.equal(platform.restarts.length, 5, platform.restarts.join("\n"));
   assert.equal(run.status, RunStatus.SUCCEEDED, run.failure?.message);
+  for (const stage of ["ingestion", "training", "evaluation"] as const) {
+    assert.ok((await attempts(platform.folders.logs, stage)) >= 2, `the kill interrupted ${stage} at its work`);
+  }
+  await platform.answersWith(1);
+  assert.equal(platform.restarts.length, 5, platform.restarts.join("\n"));
+  const events = await eventually("the deployment is told", async () => {
+    const all = await platform.events(run.runId);
+    return all.some(({ event }) => event.case === "modelDeployed") && all;
+  });
 
   const counts = countByKind(events);
   for (const kind of [
@@ -41,6 +52,9 @@ test("a run ends the same, with each effect once, though every service is killed
     assert.equal(counts.get(kind), 1, `${kind}: ${counts.get(kind)}`);
   }
   assert.equal(counts.get("runFailed"), undefined);
+  const resumed = events.flatMap(({ event }) => (event.case === "trainingStarted" ? [event.value.resumedEpochs] : []));
+  assert.equal(resumed.length, 2, "the training began twice");
+  assert.ok((resumed[1] ?? 0) >= 1, "and went on from a checkpoint the second time");
   const epochs = events.flatMap(({ event }) =>
     event.case === "trainingEpochCompleted" ? [event.value.metrics?.epoch] : [],
   );
@@ -65,6 +79,13 @@ test("a run ends the same, with each effect once, though every service is killed
     "the training that was killed and resumed gives the same weights, bit for bit",
   );
 });
+
+/** The most tries that a stage has begun at one message, from its log. */
+async function attempts(logs: string, stage: ServiceName): Promise<number> {
+  const lines = (await readFile(join(logs, `${stage}.jsonl`), "utf8")).split("\n");
+  const begun = lines.filter((line) => line.includes('"stage.started"'));
+  return Math.max(0, ...begun.map((line) => (JSON.parse(line) as { attempt: number }).attempt));
+}
 
 function countByKind(events: readonly RunEvent[]): Map<string, number> {
   const counts = new Map<string, number>();

@@ -49,7 +49,8 @@ function startShell(
 
 test("the README's prediction works as it stands", async (t) => {
   const platform = await startPlatform(t);
-  await platform.run({ spec: smallRun });
+  const { run } = await platform.run({ spec: smallRun });
+  await platform.answersWith(run.modelVersion);
   const file = join(await tempFolder(t), "image.png");
   await sharp({ create: { width: 32, height: 32, channels: 3, background: "#3366cc" } })
     .png()

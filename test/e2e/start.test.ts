@@ -17,10 +17,11 @@ interface Started {
 }
 
 /** The newcomer's command, in a process group of its own as in a terminal. */
-function start(t: TestContext, home: string, args: readonly string[]): Started {
+function start(t: TestContext, home: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Started {
   const child = spawn("npm", ["--silent", "start", "--", "--home", home, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
+    env: { ...process.env, ...env },
   });
   let text = "";
   for (const stream of [child.stdout, child.stderr]) {
@@ -41,8 +42,18 @@ async function finished({ child, output }: Started): Promise<{ status: number | 
   return { status: child.exitCode, text: output() };
 }
 
-/** Processes that a start has logged and that still live. */
+/** Processes of a start that still live: those that it has logged, and those that name its folder, as nats-server does. */
 async function survivors(home: string): Promise<number[]> {
+  return [...(await livingServices(home)), ...(await namingFolder(home))];
+}
+
+async function namingFolder(home: string): Promise<number[]> {
+  const { stdout } = await promisify(execFile)("ps", ["-eo", "pid=,args="]);
+  const lines = stdout.split("\n").filter((line) => line.includes(home));
+  return lines.map((line) => Number.parseInt(line, 10));
+}
+
+async function livingServices(home: string): Promise<number[]> {
   const logs = join(home, "logs");
   const pids = new Set<number>();
   for (const file of await readdir(logs)) {
@@ -83,14 +94,15 @@ test("npm start -- --exit shows the whole run and ends with status 0; a second s
 });
 
 test("without --exit it stays up, the commands that it prints work, and Ctrl-C leaves no process behind", async (t) => {
-  const home = await tempFolder(t);
+  // A space and a quote, as folders of people have them.
+  const home = join(await tempFolder(t), "Anna's runs");
   const started = start(t, home, quick);
   await eventually("it says that it stays up", () => /until Ctrl-C/.test(started.output()), startDeadlineMs);
   for (const command of ["curl", "npx buf curl"]) {
     const line = started
       .output()
       .split("\n")
-      .find((text) => text.trim().startsWith(`${command} `));
+      .find((text) => text.includes(`| ${command} `));
     assert.ok(line, `a ${command} command is printed`);
     const { stdout } = await promisify(execFile)("sh", ["-c", line]);
     assert.equal(JSON.parse(stdout).predictions.length, 3, stdout);
@@ -108,6 +120,15 @@ test("a run that fails says why and ends with status 1", async (t) => {
   const { status, text } = await finished(start(t, home, ["--exit", "--dataset", empty]));
   assert.equal(status, 1, text);
   assert.match(text, /Failed: run \S+: DATASET_INVALID/);
+});
+
+test("a service that cannot start ends it at once, with the reason", async (t) => {
+  const home = await tempFolder(t);
+  const started = start(t, home, ["--exit"], { MILLRACE_REPLICAS: "many" });
+  const { status, text } = await finished(started);
+  assert.equal(status, 1, text);
+  assert.match(text, /MILLRACE_REPLICAS is "many"/);
+  assert.deepEqual(await survivors(home), []);
 });
 
 test("a command line that cannot be meant is refused before anything starts", async (t) => {

@@ -41,7 +41,7 @@ function machineBinary(): Promise<NatsServerBinary> {
  * `after` hooks run in the order they were registered: close a connection inside the test, or with `using`, before the
  * server goes.
  */
-export async function startNats(t: TestContext, options: StartNatsOptions = {}): Promise<TestNats> {
+export async function startNats(t: Pick<TestContext, "after">, options: StartNatsOptions = {}): Promise<TestNats> {
   let stop = async () => {};
   t.after(() => stop()); // registered before the folder's removal, so that it runs before it
   const storeFolder = options.storeFolder ?? (await tempFolder(t));

@@ -12,8 +12,10 @@ import {
   type Run,
   type RunEvent,
 } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
 import type { ServiceName } from "../../lib/config.ts";
 import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
+import { eventually } from "./bus.ts";
 import { startNats, type TestNats } from "./nats-server.ts";
 import { tempFolder } from "./temp-folder.ts";
 
@@ -28,6 +30,10 @@ export interface Platform {
   readonly restarts: readonly string[];
   /** Ends a service with SIGKILL; it is started again. */
   kill(name: ServiceName): Promise<void>;
+  /** Resolves when the prediction service answers with this version. */
+  answersWith(version: number): Promise<void>;
+  /** The events of a run that has ended, those after its end included. */
+  events(runId: string): Promise<readonly RunEvent[]>;
   /** Requests a run and follows it to its end. */
   run(request: RunRequest, onEvent?: (event: RunEvent, run: Run) => Promise<void> | void): Promise<FinishedRun>;
 }
@@ -48,7 +54,7 @@ export const smallRun = {
 } as const;
 
 /** Starts everything in a temporary folder and stops it when the test ends. */
-export async function startPlatform(t: TestContext, env: NodeJS.ProcessEnv = {}): Promise<Platform> {
+export async function startPlatform(t: Pick<TestContext, "after">, env: NodeJS.ProcessEnv = {}): Promise<Platform> {
   let stop = async () => {};
   t.after(() => stop());
   const nats = await startNats(t);
@@ -73,8 +79,31 @@ export async function startPlatform(t: TestContext, env: NodeJS.ProcessEnv = {})
     registry,
     restarts,
     kill: (name) => kill(name, folders),
+    answersWith: (version) => answersWith(services.addresses.prediction, version),
+    events: async (runId) => {
+      const all: RunEvent[] = [];
+      for await (const { event } of pipeline.watchRun({ runId })) if (event !== undefined) all.push(event);
+      return all;
+    },
     run: (request, onEvent) => runToEnd(pipeline, request, onEvent),
   };
+}
+
+async function answersWith(address: string, version: number): Promise<void> {
+  const client = createClient(PredictionService, { address });
+  try {
+    await eventually(
+      `version ${version} answers`,
+      () =>
+        client.getModel({}).then(
+          ({ model }) => model?.version === version,
+          () => false,
+        ),
+      60_000,
+    );
+  } finally {
+    client.close();
+  }
 }
 
 /** Every line of a service's log names its process. */

@@ -621,7 +621,7 @@ export const RunStatus = {
   RUNNING: 2,
 
   /**
-   * The gate has decided and, if the model was promoted, it is live.
+   * The gate has decided: `decision` says whether the model was promoted. Its deployment follows.
    *
    * @generated from enum value: RUN_STATUS_SUCCEEDED = 3;
    */
@@ -692,7 +692,8 @@ export const PipelineService: GenService<{
     output: typeof ListRunsResponseSchema;
   },
   /**
-   * Streams the events of a run: first those that happened, then those that happen, until the run has ended.
+   * Streams the events of a run: first those that are stored, then those that happen, until the run has ended. For a run
+   * that has ended, all that is stored, also what came after its end.
    *
    * @generated from rpc millrace.v1.PipelineService.WatchRun
    */

@@ -1,7 +1,8 @@
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { makeCacheFolder } from "../../cache-folder.ts";
 import { AppError } from "../../errors.ts";
 import { withRetries } from "../../retry.ts";
 
@@ -32,11 +33,12 @@ export interface DownloadOptions {
  * may download at once without harm. A cached file is verified again, so one that was damaged is replaced.
  *
  * @throws AppError DOWNLOAD_FAILED when the server cannot be reached, falls silent, sends something else, or refuses:
- * retryable where trying later may help, and saying where to put the file by hand.
+ * retryable where trying later may help, and saying where to put the file by hand; CONFIGURATION_INVALID when the cache
+ * folder cannot be written.
  */
 export async function download(file: RemoteFile, options: DownloadOptions): Promise<string> {
   const { cacheFolder, signal, retryPausesMs = [1000, 5000, 15_000] } = options;
-  await mkdir(cacheFolder, { recursive: true });
+  await makeCacheFolder(cacheFolder);
   const path = join(cacheFolder, file.fileName);
   if (await isWhole(path, file)) return path;
   return withRetries(retryPausesMs, signal, () => tryDownload(file, path, options));

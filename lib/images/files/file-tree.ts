@@ -35,7 +35,7 @@ export interface FileTreeOptions {
  * Hidden files and `__MACOSX` are left aside.
  *
  * @throws AppError DATASET_INVALID when the path does not exist, may not be read, or is none of these, or the archive is
- * damaged; ARCHIVE_REFUSED when an archive is unsafe to unpack.
+ * damaged; ARCHIVE_REFUSED when an archive is unsafe to unpack; CONFIGURATION_INVALID when the cache folder cannot be written.
  */
 export async function openFileTree(path: string, options: FileTreeOptions): Promise<FileTree> {
   try {

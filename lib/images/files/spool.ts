@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, open, rm } from "node:fs/promises";
+import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { makeCacheFolder } from "../../cache-folder.ts";
 import { AppError } from "../../errors.ts";
 
 /** Bytes gathered before they are written. */
@@ -15,9 +16,13 @@ export interface Spool extends AsyncDisposable {
   read(offset: number, length: number): Promise<Uint8Array>;
 }
 
-/** A spool in a folder. Its name is removed at once, so nothing is left behind even when the process is killed. */
+/**
+ * A spool in a cache folder. Its name is removed at once, so nothing is left behind even when the process is killed.
+ *
+ * @throws AppError CONFIGURATION_INVALID when the folder cannot be written.
+ */
 export async function openSpool(folder: string): Promise<Spool> {
-  await mkdir(folder, { recursive: true });
+  await makeCacheFolder(folder);
   const path = join(folder, `spool-${randomUUID()}`);
   const file = await open(path, "wx+");
   await rm(path);

@@ -66,6 +66,16 @@ describe("an archive", () => {
     const { folder } = await openArchive(t, await packTarGz({ "a/1": Buffer.from("one") }));
     assert.deepEqual(await readdir(folder), ["archive"]);
   });
+
+  it("is not to blame for a cache folder that cannot be written", async (t) => {
+    const path = join(await tempFolder(t), "archive");
+    await writeFile(path, await packTarGz({ "a/1": Buffer.from("one") }));
+    const { signal } = new AbortController();
+    await assert.rejects(openFileTree(path, { cacheFolder: path, signal, limits: defaultArchiveLimits }), {
+      code: "CONFIGURATION_INVALID",
+      message: /the cache folder .* cannot be written: .*MILLRACE_INGESTION_CACHE_FOLDER/,
+    });
+  });
 });
 
 describe("a damaged archive", () => {

@@ -201,6 +201,13 @@ describe("a download", () => {
     await assert.rejects(cancelled, { name: "AbortError" });
   });
 
+  it("is refused before it begins when the cache folder cannot be written", async (t) => {
+    const cacheFolder = join(await tempFolder(t), "cache");
+    await writeFile(cacheFolder, "a file in its place");
+    const file = remoteFile("http://127.0.0.1:1/", content);
+    await assert.rejects(download(file, { ...patient, cacheFolder }), { code: "CONFIGURATION_INVALID" });
+  });
+
   it("replaces a cached file that is damaged", async (t) => {
     const cacheFolder = join(await tempFolder(t), "cache");
     await mkdir(cacheFolder);
