@@ -1,8 +1,10 @@
+import { orAborted } from "../../lib/abort.ts";
 import { userCacheFolder } from "../../lib/cache-folder.ts";
+import { maskCredentials } from "../../lib/config.ts";
 import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
 import { seconds } from "../format.ts";
-import { orInterrupted, type Session } from "./session.ts";
+import type { Session } from "./session.ts";
 
 /** A broker to use; disposing of it stops one that was started here and leaves alone one that was not. */
 export interface Broker extends AsyncDisposable {
@@ -13,13 +15,13 @@ export interface Broker extends AsyncDisposable {
 export async function startBroker({ screen, style, folders, interrupted }: Session): Promise<Broker> {
   const running = process.env.MILLRACE_NATS_URL;
   if (running) {
-    screen.line(`  broker       ${running}`);
+    screen.line(`  broker       ${maskCredentials(running)}`);
     return { url: running, [Symbol.asyncDispose]: async () => {} };
   }
   const startedMs = performance.now();
   const onProgress = (message: string) => screen.line(`  ${style.dim(message)}`);
   const finding = findNatsServer({ env: process.env, cacheFolder: userCacheFolder(process.env), onProgress });
-  const binary = await orInterrupted(finding, interrupted);
+  const binary = await orAborted(finding, interrupted);
   const server = await launchNatsServer({ binary, storeFolder: folders.nats });
   const took = style.dim(`(${seconds((performance.now() - startedMs) / 1000)})`);
   screen.line(`  broker       nats-server ${server.version} at ${server.url} ${took}`);

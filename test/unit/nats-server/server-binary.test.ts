@@ -149,7 +149,7 @@ test("a cache folder that cannot be written is an error with what a person can d
   await writeFile(cacheFolder, "in its place");
   await assert.rejects(findNatsServer({ env: {}, cacheFolder, sources: [] }), {
     code: "CONFIGURATION_INVALID",
-    message: /cannot be written: [^]*XDG_CACHE_HOME[^]*NATS_SERVER_BIN[^]*MILLRACE_NATS_URL/,
+    message: /cannot be written: .*XDG_CACHE_HOME.*NATS_SERVER_BIN.*MILLRACE_NATS_URL/s,
   });
 });
 
