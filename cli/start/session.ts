@@ -31,18 +31,3 @@ export function foldersIn(home: string): Folders {
     samples: join(home, "samples"),
   };
 }
-
-/** The work, unless Ctrl-C comes first: then it rejects with the signal's reason. */
-export async function orInterrupted<T>(work: Promise<T>, interrupted: AbortSignal): Promise<T> {
-  interrupted.throwIfAborted();
-  let listener = () => {};
-  const interruption = new Promise<never>((_, reject) => {
-    listener = () => reject(interrupted.reason);
-    interrupted.addEventListener("abort", listener, { once: true });
-  });
-  try {
-    return await Promise.race([work, interruption]);
-  } finally {
-    interrupted.removeEventListener("abort", listener);
-  }
-}

@@ -1,5 +1,6 @@
 import { relative } from "node:path";
 import { PipelineService, type Run, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { orAborted } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
 import { createClient } from "../../lib/rpc/client.ts";
 import { version } from "../../lib/version.ts";
@@ -10,7 +11,7 @@ import { parseStartOptions, startUsage } from "./options.ts";
 import { earlierRuns, runReport, statusName } from "./report.ts";
 import { classify, type Sample, writeSamples } from "./samples.ts";
 import { type ServiceProcesses, startServices } from "./services.ts";
-import { foldersIn, orInterrupted, type Session } from "./session.ts";
+import { foldersIn, type Session } from "./session.ts";
 import { requestAndWatch } from "./watch-run.ts";
 
 /** Status of a process that Ctrl-C has ended, by convention of shells. */
@@ -53,14 +54,14 @@ async function runEverything(session: Session): Promise<number> {
   try {
     const { runs } = await pipeline.listRuns({ pageSize: earlierRunsShown });
     if (runs.length > 0) for (const line of ["\nEarlier runs", ...earlierRuns(runs)]) screen.line(line);
-    const run = await orInterrupted(
+    const run = await orAborted(
       Promise.race([requestAndWatch(session, pipeline, services.addresses.prediction), services.failed]),
       interrupted,
     );
     const { succeeded, samples } = await showResults(session, run, services);
     if (options.exit) return succeeded ? 0 : 1;
     for (const line of nextSteps(services, samples, style)) screen.line(line);
-    await orInterrupted(services.failed, interrupted);
+    await orAborted(services.failed, interrupted);
     return 0;
   } finally {
     pipeline.close();
@@ -76,7 +77,7 @@ async function startAllServices(
   const onRestart = (message: string) => screen.line(`  ${style.bad("!")} ${message}`);
   const services = await startServices({ natsUrl, folders, env: process.env, onRestart });
   try {
-    await orInterrupted(services.ready(interrupted), interrupted);
+    await orAborted(services.ready(interrupted), interrupted);
   } catch (thrown) {
     await services[Symbol.asyncDispose]();
     throw thrown;
