@@ -13,7 +13,7 @@ const allowedHeaders = [...cors.allowedHeaders, "traceparent", "tracestate"].joi
 export function createCors(origins: readonly string[]): (request: HttpRequest, response: HttpResponse) => boolean {
   if (origins.length === 0) return () => false;
   return (request, response) => {
-    response.setHeader("vary", "origin");
+    response.appendHeader("vary", "origin");
     const origin = request.headers.origin;
     if (origin === undefined || !(origins.includes(origin) || origins.includes("*"))) return false;
     response.setHeader("access-control-allow-origin", origin);

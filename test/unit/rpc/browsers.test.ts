@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test } from "node:test";
+import { createCors } from "../../../lib/rpc/cors.ts";
 import { startServer } from "./server-fixture.ts";
 
 const path = "/millrace.v1.PredictionService/GetModel";
@@ -41,4 +44,16 @@ test("paths that are no method go to the fallback", async (t) => {
   const { url } = await startServer(t, { fallback: (_request, response) => response.end("the console") });
   assert.equal(await (await fetch(`${url}/index.html`)).text(), "the console");
   assert.equal((await fetch(`${url}/healthz`)).status, 200);
+});
+
+test("what else an answer varies by stays", async (t) => {
+  const answerPreflight = createCors([page]);
+  const server = createServer((request, response) => {
+    response.setHeader("vary", "accept-encoding");
+    if (!answerPreflight(request, response)) response.end();
+  });
+  t.after(() => server.close());
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { headers } = await preflight(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, page);
+  assert.equal(headers.get("vary"), "accept-encoding, origin");
 });
