@@ -8,7 +8,6 @@
 /** gRPC status names, in the lower-case form that Connect writes into JSON. */
 export type StatusName =
   | "aborted"
-  | "already_exists"
   | "canceled"
   | "data_loss"
   | "deadline_exceeded"
@@ -17,8 +16,7 @@ export type StatusName =
   | "invalid_argument"
   | "not_found"
   | "resource_exhausted"
-  | "unavailable"
-  | "unimplemented";
+  | "unavailable";
 
 interface CodeEntry {
   readonly status: StatusName;

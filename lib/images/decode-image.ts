@@ -16,13 +16,9 @@ export const maxSvgBytes = 256 * 1024;
 const decodeTimeoutSeconds = 20;
 
 /**
- * Threads of Node's pool that decode images; for `UV_THREADPOOL_SIZE`, which must be set before the process starts.
- * Node's own default is 4; more than one thread a core brings nothing.
+ * Images to have under way at once so that no thread of Node's pool, which has 4 or one a core, waits for the event loop.
  */
-export const recommendedThreadPoolSize = Math.max(4, availableParallelism());
-
-/** Images to have under way at once so that no thread of the pool waits for the event loop. */
-export const decodeConcurrency = 2 * recommendedThreadPoolSize;
+export const decodeConcurrency = 2 * Math.max(4, availableParallelism());
 
 // One thread an image and many images at once beats many threads on a small image; images are not read twice, so a
 // cache of operations would only hold memory.

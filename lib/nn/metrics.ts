@@ -65,7 +65,7 @@ export function evaluatePredictions(predictions: LabelledPredictions): Quality {
 }
 
 /** The class of the largest probability in each row; the first where several are equal. */
-export function predictedClasses({
+function predictedClasses({
   probabilities,
   classes,
 }: Pick<LabelledPredictions, "probabilities" | "classes">): number[] {
@@ -91,7 +91,7 @@ export function confusionMatrix(predictions: LabelledPredictions): number[] {
 }
 
 /** Precision tp / (tp + fp), recall tp / (tp + fn) and F1 2 tp / (2 tp + fp + fn) of each class, from a confusion matrix. */
-export function classMetrics(matrix: readonly number[], classes: readonly string[]): ClassMetrics[] {
+function classMetrics(matrix: readonly number[], classes: readonly string[]): ClassMetrics[] {
   const size = classes.length;
   return classes.map((name, index) => {
     const sum = (cell: (other: number) => number) =>

@@ -23,10 +23,7 @@ export function learningRateAt(schedule: ScheduleConfig, position: SchedulePosit
 }
 
 /** Linear warm-up over a share of the steps, then half a cosine down to `final` times the peak (SGDR, arXiv 1608.03983, without restarts). */
-export function cosineRate(
-  options: { warmUp: number; final: number },
-  { step, steps, peak }: SchedulePosition,
-): number {
+function cosineRate(options: { warmUp: number; final: number }, { step, steps, peak }: SchedulePosition): number {
   const warmUpSteps = options.warmUp * steps;
   if (step < warmUpSteps) return (peak * (step + 1)) / Math.ceil(warmUpSteps);
   const progress = (step - warmUpSteps) / Math.max(1, steps - warmUpSteps);
@@ -34,7 +31,7 @@ export function cosineRate(
 }
 
 /** A triangle: linear from `initial` times the peak up to it over a share of the steps, then linear down to `final` times (arXiv 1708.07120). */
-export function oneCycleRate(
+function oneCycleRate(
   options: { warmUp: number; initial: number; final: number },
   { step, steps, peak }: SchedulePosition,
 ): number {

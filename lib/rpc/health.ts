@@ -12,8 +12,6 @@ const wholeServer = "";
  * What a server says about itself in `grpc.health.v1.Health`. Nothing serves until it is said to.
  */
 export interface Health {
-  /** Sets one service. Without effect after `drain`. */
-  set(service: DescService, serving: boolean): void;
   /** Sets the server as a whole and each service that is known. Without effect after `drain`. */
   setAll(serving: boolean): void;
   /** Makes services known, as not serving. The server does this for its own. */
@@ -51,7 +49,6 @@ export function createHealth(): Health {
   }
 
   return {
-    set: (service, serving) => update([service.typeName], serving),
     setAll: (serving) => update([...statuses.keys()], serving),
     register: (services) =>
       update(

@@ -14,7 +14,6 @@ const defaultRetryDelayMs = 1_000;
 
 const codes: Readonly<Record<StatusName, Code>> = {
   aborted: Code.Aborted,
-  already_exists: Code.AlreadyExists,
   canceled: Code.Canceled,
   data_loss: Code.DataLoss,
   deadline_exceeded: Code.DeadlineExceeded,
@@ -24,7 +23,6 @@ const codes: Readonly<Record<StatusName, Code>> = {
   not_found: Code.NotFound,
   resource_exhausted: Code.ResourceExhausted,
   unavailable: Code.Unavailable,
-  unimplemented: Code.Unimplemented,
 };
 
 /**

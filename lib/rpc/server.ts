@@ -28,7 +28,7 @@ export interface RpcLimits extends PortLimits {
   readonly maxDeadlineMs: number;
 }
 
-export const defaultLimits: RpcLimits = {
+const defaultLimits: RpcLimits = {
   maxMessageBytes: 8 * 1024 * 1024,
   defaultDeadlineMs: 60_000,
   maxDeadlineMs: 24 * 60 * 60 * 1_000,

@@ -7,7 +7,7 @@ import { openPictograms } from "./pictograms.ts";
 import type { ImageSource, SourceOptions } from "./source.ts";
 
 /** CIFAR-10's binary archive as its authors publish it. */
-export const cifar10Archive: RemoteFile = {
+const cifar10Archive: RemoteFile = {
   url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
   fileName: "cifar-10-binary.tar.gz",
   sizeBytes: 170_052_171,
@@ -15,7 +15,7 @@ export const cifar10Archive: RemoteFile = {
 };
 
 export interface OpenSourceOptions extends SourceOptions {
-  /** The archive that "cifar10" names. Default: `cifar10Archive`. */
+  /** The archive that "cifar10" names. Default: the one that its authors publish. */
   readonly cifar10?: RemoteFile;
   onDownload: DownloadOptions["onProgress"];
 }

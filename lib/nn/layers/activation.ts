@@ -24,7 +24,7 @@ const linear: ActivationFunction = {
 };
 
 /** All activation functions by the names of the Layers API. Softmax is not here: it ends a network, inside the loss. */
-export const activationFunctions = { linear, relu } as const satisfies Record<string, ActivationFunction>;
+const activationFunctions = { linear, relu } as const satisfies Record<string, ActivationFunction>;
 
 const names = Object.keys(activationFunctions) as (keyof typeof activationFunctions)[];
 const activationOptions = z.object({ activation: z.enum(names) });

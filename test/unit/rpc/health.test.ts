@@ -16,16 +16,16 @@ function healthClient({ address, closeLater }: RunningServer) {
 test("Check and List answer for the server and for each service", async (t) => {
   const server = await startServer(t);
   const client = healthClient(server);
-  server.health.set(PredictionService, false);
   assert.equal((await client.check({})).status, ServingStatus.SERVING);
+  server.health.setAll(false);
   assert.equal((await client.check({ service: PredictionService.typeName })).status, ServingStatus.NOT_SERVING);
   const { statuses } = await client.list({});
   assert.deepEqual(
     Object.entries(statuses).map(([name, { status }]) => [name, status]),
     [
-      ["", ServingStatus.SERVING],
+      ["", ServingStatus.NOT_SERVING],
       ["millrace.v1.PredictionService", ServingStatus.NOT_SERVING],
-      ["millrace.v1.PipelineService", ServingStatus.SERVING],
+      ["millrace.v1.PipelineService", ServingStatus.NOT_SERVING],
     ],
   );
   const error = AppError.from(await rejection(client.check({ service: "no.such.Service" })));
@@ -37,8 +37,8 @@ test("Watch tells each change, and NOT_SERVING when the server closes", async (t
   const seen: number[] = [];
   for await (const { status } of healthClient(server).watch({ service: PredictionService.typeName })) {
     seen.push(status);
-    if (seen.length === 1) server.health.set(PredictionService, false);
-    if (seen.length === 2) server.health.set(PredictionService, true);
+    if (seen.length === 1) server.health.setAll(false);
+    if (seen.length === 2) server.health.setAll(true);
     if (seen.length === 3) void server.close(5_000);
   }
   const { SERVING, NOT_SERVING } = ServingStatus;
