@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../errors.ts";
 import type { NatsServerBinary } from "./program.ts";
-import { claimStore, configFile, releaseStore } from "./store-claim.ts";
+import { type ClaimedStore, claimStore, configFile } from "./store-claim.ts";
 
 /** How long the server may take until it listens; it takes about 0.1 s with an empty store, longer with a large one. */
 const startTimeoutMs = 30_000;
@@ -71,10 +71,10 @@ export async function launchNatsServer(options: LaunchOptions): Promise<NatsServ
     await writeFile(configFile(storeFolder), configuration(storeFolder, portsFolder, options));
     child = await spawnServer(binary.path, configFile(storeFolder), logFile);
   } catch (error) {
-    await releaseStore(storeFolder);
+    await claim.release();
     throw error;
   }
-  const exited = exitOf(child, storeFolder, logFile);
+  const exited = exitOf(child, claim, logFile);
   const stop = () => stopServer(child, exited);
   try {
     if (child.pid === undefined) throw new Error("it could not be started");
@@ -150,10 +150,10 @@ async function listeningPorts(folder: string, exited: Promise<ServerExit>) {
 }
 
 /** Waits for the end, gives the store free, and tells how it was. */
-async function exitOf(child: ChildProcess, storeFolder: string, logFile: string): Promise<ServerExit> {
+async function exitOf(child: ChildProcess, claim: ClaimedStore, logFile: string): Promise<ServerExit> {
   const started = child.pid !== undefined;
   if (started && !hasEnded(child)) await new Promise((resolve) => child.once("exit", resolve));
-  await releaseStore(storeFolder);
+  await claim.release();
   const log = await readFile(logFile, "utf8").catch(() => "");
   return {
     status: child.exitCode ?? undefined,

@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -11,13 +12,27 @@ const run = promisify(execFile);
 const stopGraceMs = 5_000;
 const pollIntervalMs = 20;
 
-/** What the claim file of a store says. */
+/**
+ * Who runs a server on a store. It is said by the name of the one file in a folder, and each change is a rename of that
+ * very name, which succeeds for one process alone: two that found the same claim cannot both take it over.
+ */
 interface Claim {
+  /** `free`, `owner-<pid>.<id>`, or `owner-<pid>.<id>.server-<pid>` as soon as the server has started. */
+  readonly name: string;
   /** The process that started the server. */
-  readonly ownerPid: number;
-  /** Missing for the moment between the claim and the start. */
-  readonly serverPid?: number;
+  readonly ownerPid: number | undefined;
+  readonly serverPid: number | undefined;
 }
+
+/** A store that this process has claimed. */
+export interface ClaimedStore {
+  /** Says which process the server is, so that a later start can stop it. Without effect after `release`. */
+  serverStarted(serverPid: number): Promise<void>;
+  /** Gives the folder free for the next start. Never rejects. */
+  release(): Promise<void>;
+}
+
+const free = "free";
 
 /** Path of a server's configuration. The server's command line names it, so a process can be recognised as the server of this store. */
 export function configFile(storeFolder: string): string {
@@ -30,37 +45,38 @@ export function configFile(storeFolder: string): string {
  * Throws CONFLICT if the process that started the present server still lives, and CONFIGURATION_INVALID if a newer
  * server has written the store: an older one would read it with messages that were removed back in place.
  */
-export async function claimStore(storeFolder: string, version: string) {
+export async function claimStore(storeFolder: string, version: string): Promise<ClaimedStore> {
   await mkdir(storeFolder, { recursive: true });
   await refuseDowngrade(storeFolder, version);
-  await stopStaleServer(storeFolder);
-  const file = claimFile(storeFolder);
-  try {
-    await writeFile(file, JSON.stringify({ ownerPid: process.pid } satisfies Claim), { flag: "wx" });
-  } catch (error) {
-    throw new AppError("CONFLICT", `another process is just starting a nats-server on ${storeFolder}`, {
-      cause: error,
+  const found = await readClaim(storeFolder);
+  await stopStaleServer(storeFolder, found);
+  const own = `owner-${process.pid}.${randomUUID()}`;
+  await renameClaim(storeFolder, found.name, own).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === "ENOENT" ? justStarting(storeFolder, error) : error;
+  });
+  let name = own;
+  let last = Promise.resolve();
+  const become = (next: string) => {
+    last = last.then(async () => {
+      if (name === free) return;
+      await renameClaim(storeFolder, name, next);
+      name = next;
     });
-  }
+    return last;
+  };
   return {
-    serverStarted: (serverPid: number) =>
-      writeFile(file, JSON.stringify({ ownerPid: process.pid, serverPid } satisfies Claim)),
+    serverStarted: (serverPid) => become(`${own}.server-${serverPid}`),
+    // Only where the folder itself is gone can it fail: there is nothing left to give free.
+    release: () => become(free).catch(() => undefined),
   };
 }
 
-/** Gives the folder free for the next start. */
-export async function releaseStore(storeFolder: string): Promise<void> {
-  await rm(claimFile(storeFolder), { force: true });
-}
-
 /**
- * Stops the nats-server that a process which is gone left running on the folder, and returns whether there was one.
- * Throws CONFLICT if the process that started it still lives: two servers on one store would destroy it.
+ * Stops the nats-server that a process which is gone left running on the folder. Throws CONFLICT if the process that
+ * started it still lives: two servers on one store would destroy it.
  */
-export async function stopStaleServer(storeFolder: string): Promise<boolean> {
-  const claim = await readClaim(storeFolder);
-  if (claim === undefined) return false;
-  const { ownerPid, serverPid } = claim;
+async function stopStaleServer(storeFolder: string, { ownerPid, serverPid }: Claim): Promise<void> {
+  if (ownerPid === undefined) return;
   const serverRuns = serverPid !== undefined && (await isServerOf(storeFolder, serverPid));
   if ((serverRuns || serverPid === undefined) && (await isRunning(ownerPid))) {
     throw new AppError(
@@ -70,8 +86,6 @@ export async function stopStaleServer(storeFolder: string): Promise<boolean> {
     );
   }
   if (serverRuns) await stopServerOf(storeFolder, serverPid);
-  await releaseStore(storeFolder);
-  return serverRuns;
 }
 
 async function refuseDowngrade(storeFolder: string, version: string): Promise<void> {
@@ -88,17 +102,39 @@ async function refuseDowngrade(storeFolder: string, version: string): Promise<vo
   await writeFile(file, version);
 }
 
-function claimFile(storeFolder: string): string {
-  return join(storeFolder, "nats-server.claim");
+function claimFolder(storeFolder: string): string {
+  return join(storeFolder, "nats-server.owner");
 }
 
-async function readClaim(storeFolder: string): Promise<Claim | undefined> {
-  try {
-    return JSON.parse(await readFile(claimFile(storeFolder), "utf8")) as Claim;
-  } catch {
-    // No claim; or one that was cut off when the machine went down, whose server went with it.
-    return undefined;
+async function renameClaim(storeFolder: string, from: string, to: string): Promise<void> {
+  await rename(join(claimFolder(storeFolder), from), join(claimFolder(storeFolder), to));
+}
+
+async function readClaim(storeFolder: string): Promise<Claim> {
+  await makeClaimFolder(storeFolder);
+  for (const name of await readdir(claimFolder(storeFolder))) {
+    const [, ownerPid, serverPid] = /^owner-(\d+)\.[^.]+(?:\.server-(\d+))?$/.exec(name) ?? [];
+    if (name === free) return { name, ownerPid: undefined, serverPid: undefined };
+    if (ownerPid === undefined) continue;
+    return { name, ownerPid: Number(ownerPid), serverPid: serverPid === undefined ? undefined : Number(serverPid) };
   }
+  // It is being renamed at this moment.
+  throw justStarting(storeFolder);
+}
+
+/** Makes the folder with a free claim in it, in one step, unless it is there: nothing replaces a folder that holds a file. */
+async function makeClaimFolder(storeFolder: string): Promise<void> {
+  const prepared = await mkdtemp(join(storeFolder, "nats-server.owner-"));
+  await writeFile(join(prepared, free), "");
+  try {
+    await rename(prepared, claimFolder(storeFolder));
+  } catch {
+    await rm(prepared, { recursive: true });
+  }
+}
+
+function justStarting(storeFolder: string, cause?: unknown): AppError {
+  return new AppError("CONFLICT", `another process is just starting a nats-server on ${storeFolder}`, { cause });
 }
 
 /** A zombie, which is dead but not yet buried by its parent, does not run: Linux shows no command line for it. */

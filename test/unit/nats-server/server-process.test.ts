@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -9,7 +9,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { findNatsServer } from "../../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../../lib/nats-server/server-process.ts";
-import { stopStaleServer } from "../../../lib/nats-server/store-claim.ts";
+import { claimStore } from "../../../lib/nats-server/store-claim.ts";
 import { startNats } from "../../helpers/nats-server.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
 
@@ -87,19 +87,35 @@ test("a server whose owner and guard were killed is stopped by the next start", 
   owner.kill("SIGKILL");
   await once(owner, "exit");
   assert.ok(await isRunning(serverPid));
-  assert.equal(await stopStaleServer(storeFolder), true);
+  await claimStore(storeFolder, binary.version);
   assert.equal(await isRunning(serverPid), false);
-  assert.equal(await stopStaleServer(storeFolder), false);
 });
 
 test("a stranger who was given the number of a server that is gone is left alone", async (t) => {
   const storeFolder = await tempFolder(t);
   const stranger = spawn("sleep", ["60"]);
   t.after(() => stranger.kill());
-  const claim = { ownerPid: goneProcess, serverPid: stranger.pid };
-  await writeFile(join(storeFolder, "nats-server.claim"), JSON.stringify(claim));
-  assert.equal(await stopStaleServer(storeFolder), false);
+  await leaveClaim(storeFolder, `owner-${goneProcess}.id.server-${stranger.pid}`);
+  await claimStore(storeFolder, binary.version);
   assert.ok(await isRunning(stranger.pid ?? 0));
+});
+
+test("of many starts at once one claims the store, whether it is new or was left behind by a crash", async (t) => {
+  for (const left of [undefined, `owner-${goneProcess}.id`, `owner-${goneProcess}.id.server-${goneProcess}`]) {
+    const storeFolder = await tempFolder(t);
+    if (left !== undefined) await leaveClaim(storeFolder, left);
+    const starts = Array.from({ length: 12 }, () => claimStore(storeFolder, binary.version));
+    const outcomes = await Promise.allSettled(starts);
+    const refusals = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? outcome.reason.code : []));
+    assert.deepEqual(refusals, new Array(11).fill("CONFLICT"), left);
+
+    const claim = outcomes.find((outcome) => outcome.status === "fulfilled")?.value;
+    await claim?.serverStarted(process.pid);
+    await claim?.release();
+    await claim?.serverStarted(process.pid);
+    assert.deepEqual(await readdir(join(storeFolder, "nats-server.owner")), ["free"]);
+    await (await claimStore(storeFolder, binary.version)).release();
+  }
 });
 
 test("the test helper's server comes back on its port and store after it was killed", async (t) => {
@@ -112,6 +128,12 @@ test("the test helper's server comes back on its port and store after it was kil
   const nc = await connect({ servers: nats.url });
   await nc.close();
 });
+
+/** What a process that was killed has left of its claim. */
+async function leaveClaim(storeFolder: string, name: string): Promise<void> {
+  await mkdir(join(storeFolder, "nats-server.owner"));
+  await writeFile(join(storeFolder, "nats-server.owner", name), "");
+}
 
 /** A process of its own that starts a server on the folder and then only waits. */
 async function startOwner(t: TestContext, storeFolder: string): Promise<{ owner: ChildProcess; serverPid: number }> {
