@@ -28,7 +28,8 @@ export type PredictRequest = Message<"millrace.v1.PredictRequest"> & {
    */
   input: {
     /**
-     * An encoded image in any common format: JPEG, PNG, WebP, AVIF, GIF, TIFF, SVG.
+     * An encoded image in any common format: JPEG, PNG, WebP, AVIF, GIF, TIFF, SVG. The request as a whole is at most
+     * 8 MiB.
      *
      * @generated from field: bytes image = 1;
      */

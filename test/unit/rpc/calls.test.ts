@@ -34,6 +34,17 @@ test("a request that breaks a rule is refused with the field, in both forms of d
   assert.equal(await codeOf(grpcClient(server).predict({})), "INVALID_REQUEST");
 });
 
+test("a run whose model would have no valid name is refused before it starts", async (t) => {
+  const server = await startServer(t);
+  const pipeline = createClient(PipelineService, { address: server.address, retry: false });
+  server.closeLater(() => pipeline.close());
+  const codeFor = (modelName: string) => codeOf(pipeline.requestRun({ spec: { modelName } }));
+  // The fixture's own answer is RUN_NOT_FOUND: the request got through.
+  assert.deepEqual(await Promise.all(["", "ok-1"].map(codeFor)), ["RUN_NOT_FOUND", "RUN_NOT_FOUND"]);
+  for (const name of ["A", "a.b", "a b", "-a", "a".repeat(64)])
+    assert.equal(await codeFor(name), "INVALID_REQUEST", name);
+});
+
 test("a stranger's exception keeps its text to the log", async (t) => {
   const server = await startServer(t);
   const error = ConnectError.from(await rejection(connectClient(server).predict(predictRequest("stranger"))));
