@@ -127,8 +127,7 @@ async function deploy(
 ): Promise<Outcome | undefined> {
   const { log, move } = state;
   const champion = championOf(log);
-  if (champion === undefined || move === undefined || champion.digest === state.current?.version.digest)
-    return undefined;
+  if (champion === undefined || move === undefined || isLive(champion, state)) return undefined;
   const attributes = {
     "millrace.model.name": champion.name,
     "millrace.model.version": champion.version,
@@ -144,8 +143,9 @@ async function deploy(
   return withSpan("deploy model", settings, async (span) => {
     const startedMs = performance.now();
     const error = await goLive(options, state, { champion, signal, span: told ? undefined : span });
-    if (told || signal.aborted) return undefined;
+    if (signal.aborted) return undefined;
     if (error !== undefined) failSpan(span, error);
+    if (told) return undefined;
     const durationSeconds = (performance.now() - startedMs) / 1000;
     const identity = { modelName: champion.name, version: champion.version, instanceId: options.instanceId };
     const event =
@@ -154,6 +154,11 @@ async function deploy(
         : create(ModelDeploymentFailedSchema, { ...identity, code: error.code, message: error.message });
     return { cause: move, event };
   });
+}
+
+/** By number as well: the same training, asked for twice, gives two versions of one digest. */
+function isLive({ version, digest }: ModelVersion, { current }: DeploymentState): boolean {
+  return current?.version.version === version && current.version.digest === digest;
 }
 
 interface Candidate {
