@@ -102,7 +102,8 @@ async function connectBus(
       });
     } catch (thrown) {
       const error = AppError.from(thrown);
-      if (!error.retryable) throw error;
+      // A broker that is there and refuses, for want of space for example, has to be mended by a person: say so and end.
+      if (error.code !== "BROKER_UNAVAILABLE") throw error;
       logger.warn({ event: "broker.waiting", error }, `${error.message}; trying again`);
       await delay(connectPauseMs, undefined, { signal: stopping });
     }

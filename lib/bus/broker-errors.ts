@@ -33,7 +33,10 @@ const apiErrors: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   10002: ["STREAM_FULL", "raise the limits of the account"],
   10023: ["STREAM_FULL", "raise the server's storage limit or free space on its disk"],
   10028: ["STREAM_FULL", "raise the server's storage limit or free space on its disk"],
-  10047: ["STREAM_FULL", "raise the server's storage limit or free space on its disk"],
+  10047: [
+    "STREAM_FULL",
+    "free space on the server's disk, raise its storage limit, or reserve less for events (MILLRACE_MAX_EVENT_BYTES)",
+  ],
   // "wrong last sequence", on a server of its own and in a cluster
   10071: ["CONFLICT", "read it again and decide anew"],
   10164: ["CONFLICT", "read it again and decide anew"],

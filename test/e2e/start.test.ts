@@ -131,6 +131,15 @@ test("a service that cannot start ends it at once, with the reason", async (t) =
   assert.deepEqual(await survivors(home), []);
 });
 
+test("a disk without room for the streams ends it at once, with the reason", async (t) => {
+  const home = await tempFolder(t);
+  const started = start(t, home, ["--exit"], { MILLRACE_MAX_EVENT_BYTES: String(2 ** 50) });
+  const { status, text } = await finished(started);
+  assert.equal(status, 1, text);
+  assert.match(text, /insufficient storage.*free space.*MILLRACE_MAX_EVENT_BYTES/);
+  assert.deepEqual(await survivors(home), []);
+});
+
 test("a command line that cannot be meant is refused before anything starts", async (t) => {
   const home = await tempFolder(t);
   for (const [args, reason] of [
