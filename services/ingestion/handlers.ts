@@ -3,7 +3,6 @@ import {
   type Dataset,
   type DatasetManifest,
   type DatasetProgress,
-  DatasetProgressSchema,
   type DatasetSpec,
   DatasetSpecSchema,
 } from "../../gen/millrace/v1/dataset_pb.ts";
@@ -43,12 +42,7 @@ export function createIngestion({ artifacts, cacheFolder }: IngestionDependencie
   return {
     prepare: (spec, { onProgress, signal }) =>
       withSpan("prepare dataset", { attributes: { "millrace.dataset.name": spec.source } }, async (span) => {
-        const dataset = await prepareDataset(spec, {
-          artifacts,
-          cacheFolder,
-          signal,
-          onProgress: (progress) => onProgress(create(DatasetProgressSchema, progress)),
-        });
+        const dataset = await prepareDataset(spec, { artifacts, cacheFolder, signal, onProgress });
         span.setAttributes({
           "millrace.dataset.digest": dataset.digest,
           "millrace.images.count": dataset.trainImages + dataset.testImages,

@@ -36,7 +36,7 @@ export async function registerModel(
     mediaType: "application/json",
     name: "model.json",
   });
-  // The trace is not part of the manifest: the same training gives the same digest whenever it runs.
+  // The trace is not part of the manifest: a second try of the same run gives the same digest.
   const { traceId = "", spanId = "" } = trace.getActiveSpan()?.spanContext() ?? {};
   const version = {
     name: order.modelName,
