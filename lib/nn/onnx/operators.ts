@@ -7,7 +7,7 @@ import { broadcast, type Dimension, elementCount, fixed, formatShape, type Shape
 import { dataTypes, type ElementType } from "./tensor-type.ts";
 
 type BinaryOperator = "Add" | "Sub" | "Mul" | "Div";
-type UnaryOperator = "Relu" | "Sqrt" | "Reciprocal";
+type UnaryOperator = "Relu" | "Sqrt" | "Reciprocal" | "Exp" | "Erf" | "Sigmoid" | "Tanh" | "Neg";
 type Comparison = "Equal" | "Greater";
 type Reduction = "ReduceSum" | "ReduceMean";
 
@@ -28,6 +28,12 @@ export const scale = (graph: Graph, value: Value, factor: number): Value =>
 /** Element-wise function of one value. */
 export function unary(graph: Graph, operator: UnaryOperator, value: Value): Value {
   return one(graph, operator, [value], value.shape, value.type);
+}
+
+/** max(0, min(1, slope x + offset)) in one pass. ONNX Runtime has it for float32 only. */
+export function hardSigmoid(graph: Graph, value: Value, { slope, offset }: { slope: number; offset: number }): Value {
+  const attributes = { alpha: { float: slope }, beta: { float: offset } };
+  return one(graph, "HardSigmoid", [value], value.shape, value.type, attributes);
 }
 
 /** Element-wise comparison, as bool. */

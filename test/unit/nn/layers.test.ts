@@ -1,6 +1,7 @@
 /** Every layer's gradients, against central finite differences and against TensorFlow.js. */
 import { test } from "node:test";
 import { layers as tf } from "../../../lib/nn/tensorflow.ts";
+import { elementWiseReference, gelu } from "./float64-references.ts";
 import { assertFiniteDifferences, assertSameAsTensorFlow, type LayerCase } from "./layer-harness.ts";
 import { distinctArray } from "./random-arrays.ts";
 
@@ -9,6 +10,9 @@ const linear = { epsilon: 0.5, tolerance: 2e-4 };
 const curved = { float: "float64", epsilon: 1e-5, tolerance: 1e-6 } as const;
 /** Piecewise linear: exact as long as no step crosses a kink. */
 const pieces = { epsilon: 0.02, tolerance: 2e-3, values: distinctArray };
+
+/** float32 gradients against finite differences of a float64 reference. */
+const float32 = { epsilon: 1e-5, tolerance: 1e-5 };
 
 const cases: Readonly<Record<string, () => LayerCase>> = {
   "Conv2D 3x3, same padding": () => conv({ kernelSize: 3, padding: "same" }),
@@ -33,6 +37,12 @@ const cases: Readonly<Record<string, () => LayerCase>> = {
   ReLU: () => ({ layer: tf.layers.reLU(), inputShapes: [[3, 3, 2]], ...pieces }),
   "Activation relu": () => ({ layer: tf.layers.activation({ activation: "relu" }), inputShapes: [[7]], ...pieces }),
   "Activation linear": () => ({ layer: tf.layers.activation({ activation: "linear" }), inputShapes: [[7]], ...pieces }),
+  "Activation gelu": () => ({
+    layer: tf.layers.activation({ activation: "gelu" }),
+    inputShapes: [[5, 5, 4]],
+    reference: elementWiseReference(gelu),
+    ...float32,
+  }),
   "MaxPooling2D 2x2": () => ({ layer: tf.layers.maxPooling2d({ poolSize: 2 }), inputShapes: [[4, 6, 2]], ...pieces }),
   "MaxPooling2D 2x2 on an odd size": () => ({
     layer: tf.layers.maxPooling2d({ poolSize: 2 }),
