@@ -91,7 +91,10 @@ function sharedSettings(service: ServiceName) {
       .min(0)
       .default(10_000)
       .describe("the milliseconds that work under way may take to end when the service stops"),
-    engine: z.enum(["onnxruntime"]).default("onnxruntime").describe("onnxruntime, the one engine of this version"),
+    engine: z
+      .enum(["onnxruntime", "tensorflow"])
+      .default("onnxruntime")
+      .describe("onnxruntime, or tensorflow where the native library of @tensorflow/tfjs-node is installed"),
     instanceId: z
       .string()
       .regex(/^[\w.-]+$/)

@@ -6,6 +6,7 @@ import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { AppError } from "../errors.ts";
 import type { TrainingConfig } from "./configuration.ts";
 import { onnxruntimeEngine } from "./engines/onnxruntime.ts";
+import { tensorflowEngine } from "./engines/tensorflow.ts";
 import type { Normalization } from "./preprocessing.ts";
 import type { MaskInput } from "./training-graph.ts";
 import type { StepResult, TrainingBatch } from "./training-session.ts";
@@ -14,6 +15,8 @@ export interface TrainingEngine {
   readonly name: string;
   /** Version of the library that does the work. */
   readonly version: string;
+  /** Throws ENGINE_UNAVAILABLE, saying what to do, where the engine cannot run. Left out by an engine that always can. */
+  check?(): void;
   /** Prepares a network for training, from its initial weights or from a checkpoint's state. */
   createTrainer(options: TrainerOptions): Promise<NetworkTrainer>;
 }
@@ -23,7 +26,7 @@ export interface TrainerOptions {
   readonly model: LayersModel;
   readonly config: TrainingConfig;
   readonly normalization: Normalization;
-  /** State that an earlier `state()` of the same engine gave. */
+  /** State that an earlier `state()` gave; the engines read each other's. */
   readonly state?: ReadonlyMap<string, Float32Array>;
 }
 
@@ -47,14 +50,18 @@ export interface NetworkTrainer {
 /** The default, on every machine. */
 export const defaultEngine = "onnxruntime";
 
-/** The engine of a name. Throws ENGINE_UNAVAILABLE, saying which there are. */
+const engines: readonly TrainingEngine[] = [onnxruntimeEngine, tensorflowEngine];
+
+/** The engine of a name. Throws ENGINE_UNAVAILABLE for one that is not there or cannot run here, saying what to do. */
 export function findEngine(name: string): TrainingEngine {
-  if (name === onnxruntimeEngine.name) return onnxruntimeEngine;
-  const message =
-    name === "tensorflow"
-      ? "the tensorflow engine is not part of this version; unset MILLRACE_ENGINE to train with onnxruntime"
-      : `there is no engine ${name}; set MILLRACE_ENGINE to onnxruntime`;
-  throw new AppError("ENGINE_UNAVAILABLE", message, { details: { engine: name } });
+  const engine = engines.find((candidate) => candidate.name === name);
+  if (engine === undefined) {
+    const names = engines.map((candidate) => candidate.name).join(" or ");
+    const message = `there is no engine ${name}; set MILLRACE_ENGINE to ${names}`;
+    throw new AppError("ENGINE_UNAVAILABLE", message, { details: { engine: name } });
+  }
+  engine.check?.();
+  return engine;
 }
 
 /** What trains here, for a model's lineage: the engine's name and version, such as "onnxruntime 1.30.0". */

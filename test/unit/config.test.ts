@@ -116,9 +116,9 @@ test("a folder of artifacts may have any name that a path may have, a bucket may
   }
 });
 
-test("an engine that this version has not is refused at once, with the one that it has", () => {
-  assert.deepEqual(problemsOf({ MILLRACE_ENGINE: "tensorflow" }), [
-    'MILLRACE_ENGINE is "tensorflow"; expected onnxruntime, the one engine of this version',
+test("an engine that there is not is refused at once, with those that there are", () => {
+  assert.deepEqual(problemsOf({ MILLRACE_ENGINE: "abacus" }), [
+    'MILLRACE_ENGINE is "abacus"; expected onnxruntime, or tensorflow where the native library of @tensorflow/tfjs-node is installed',
   ]);
 });
 

@@ -178,9 +178,9 @@ const badRequests: Readonly<Record<string, { request: () => TrainingRequest; cod
     message: /these are: small, paper/,
   },
   "an engine that is not there": {
-    request: () => ({ ...requestFor("small"), engine: "tensorflow" }),
+    request: () => ({ ...requestFor("small"), engine: "abacus" }),
     code: "ENGINE_UNAVAILABLE",
-    message: /unset MILLRACE_ENGINE/,
+    message: /set MILLRACE_ENGINE to onnxruntime or tensorflow/,
   },
 };
 
