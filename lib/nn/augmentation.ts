@@ -21,7 +21,7 @@ export function drawPlacement(random: Random, { horizontalFlip, translation }: A
   const flip = random.integer(2) === 1;
   const right = random.integer(2 * translation + 1) - translation;
   const down = random.integer(2 * translation + 1) - translation;
-  return { flip: flip && horizontalFlip, right, down };
+  return { flip: flip && horizontalFlip !== "none", right, down };
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * The one source of randomness in training: xoshiro128** by Blackman and Vigna (https://prng.di.unimi.it/xoshiro128starstar.c),
- * seeded through splitmix32. Its state is four 32-bit words that a checkpoint keeps, so a resumed training draws what an
- * uninterrupted one would have drawn. Not for secrets.
+ * seeded by position. What is drawn for a step follows from the seed and the step's number alone, so a resumed training draws
+ * what an uninterrupted one would have drawn, and a checkpoint keeps no state of a generator. Not for secrets.
  */
 
 /** Four unsigned 32-bit words, not all zero. */
@@ -20,16 +20,25 @@ export interface Random {
   state(): RandomState;
 }
 
-/** A generator for a seed; different seeds give unrelated sequences. */
-export function createRandom(seed: number): Random {
-  let word = seed >>> 0;
-  const splitmix32 = (): number => {
-    word = (word + 0x9e3779b9) >>> 0;
-    let mixed = Math.imul(word ^ (word >>> 16), 0x21f0aaad);
-    mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
-    return (mixed ^ (mixed >>> 15)) >>> 0;
-  };
-  return randomFromState([splitmix32(), splitmix32(), splitmix32(), splitmix32()]);
+/**
+ * A generator for a seed and a position, such as the purpose and the step; all are taken modulo 2^32. Different seeds and
+ * different positions give unrelated sequences: the position is hashed into all 128 bits of the state, not into 32 of them,
+ * of which a long training would soon meet two alike.
+ */
+export function createRandom(seed: number, ...stream: readonly number[]): Random {
+  const word = (index: number): number =>
+    stream.reduce((state, number) => mix((state ^ number) + golden), mix(seed + index * golden));
+  return randomFromState([word(1), word(2), word(3), word(4)]);
+}
+
+/** 2^32 divided by the golden ratio, the increment of splitmix32. */
+const golden = 0x9e3779b9;
+
+/** The mixing function of splitmix32: one to one on 32 bits. */
+function mix(word: number): number {
+  let mixed = Math.imul(word ^ (word >>> 16), 0x21f0aaad);
+  mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
+  return (mixed ^ (mixed >>> 15)) >>> 0;
 }
 
 /** The generator that had this state. */

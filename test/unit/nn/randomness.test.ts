@@ -75,11 +75,13 @@ test("an image that stays is copied as it is", () => {
 
 test("placements cover the whole range, and only flip where that is asked for", () => {
   const random = createRandom(5);
-  const draws = Array.from({ length: 500 }, () => drawPlacement(random, { horizontalFlip: true, translation: 2 }));
+  const draws = Array.from({ length: 500 }, () =>
+    drawPlacement(random, { horizontalFlip: "random", translation: 2, cutout: 0, colorJitter: 0, mixup: 0 }),
+  );
   assert.deepEqual(new Set(draws.map(({ right }) => right)), new Set([-2, -1, 0, 1, 2]));
   const flips = draws.filter(({ flip }) => flip).length;
   assert.ok(flips > 200 && flips < 300, `${flips} of 500`);
-  const still = drawPlacement(random, { horizontalFlip: false, translation: 0 });
+  const still = drawPlacement(random, { horizontalFlip: "none", translation: 0, cutout: 0, colorJitter: 0, mixup: 0 });
   assert.deepEqual(
     { ...still, right: Math.abs(still.right), down: Math.abs(still.down) },
     { flip: false, right: 0, down: 0 },
