@@ -42,8 +42,12 @@ export interface NetworkTrainer {
   step(batch: TrainingBatch, position: { readonly step: number; readonly learningRate: number }): Promise<StepResult>;
   /** Everything a checkpoint must keep; valid until the next step. */
   state(): ReadonlyMap<string, Float32Array>;
-  /** Puts the trained weights into the model. */
-  writeWeights(): void;
+  /** The trained parameters and running statistics by `weightKey`, in the ONNX layout; valid until the next step. */
+  weights(): ReadonlyMap<string, Float32Array>;
+  /** Goes on from other values of these weights. The optimiser's tensors stay as they are. */
+  setWeights(values: ReadonlyMap<string, Float32Array>): void;
+  /** Puts weights into the model. Default: the current ones. */
+  writeWeights(values?: ReadonlyMap<string, Float32Array>): void;
   release(): Promise<void>;
 }
 

@@ -25,6 +25,8 @@ export interface TrainingSession {
   step(batch: TrainingBatch, scalars: Readonly<Record<string, number>>): Promise<StepResult>;
   /** The state by name. The arrays are the session's own and change with the next step but one: copy what is to stay. */
   state(): ReadonlyMap<string, Float32Array>;
+  /** Copies other values into tensors of the state. */
+  assign(values: ReadonlyMap<string, Float32Array>): void;
   release(): Promise<void>;
 }
 
@@ -63,6 +65,9 @@ export async function createTrainingSession(
       return { loss: Number(loss.data[0]), correct: Number(correct.data[0]) };
     },
     state: () => new Map(Array.from(current, ([name, tensor]) => [name, tensor.data as Float32Array])),
+    assign(values) {
+      for (const [name, value] of values) (current.get(name)?.data as Float32Array | undefined)?.set(value);
+    },
     async release() {
       if (options.profilePrefix) session.endProfiling();
       await session.release();

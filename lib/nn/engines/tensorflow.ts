@@ -61,7 +61,14 @@ async function createTrainer({ model, config, normalization, state }: TrainerOpt
       }
     },
     state: current,
-    writeWeights: () => writeWeights(model, plan, current()),
+    weights: () => new Map(weights.map((bound) => [bound.key, readVariable(bound, bound.variable)])),
+    setWeights: (values) =>
+      core.tidy(() => {
+        for (const bound of weights) {
+          if (values.has(bound.key)) bound.variable.assign(tensorFromValues(bound, values.get(bound.key)));
+        }
+      }),
+    writeWeights: (values = current()) => writeWeights(model, plan, values),
     async release() {
       for (const { slots } of weights) core.dispose(Object.values(slots));
       network.dispose();
