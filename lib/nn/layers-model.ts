@@ -17,6 +17,10 @@ const modelJsonSchema = z.looseObject({
   weightsManifest: z.tuple([z.looseObject({ weights: z.array(z.custom<core.io.WeightsManifestEntry>()) })]),
 });
 
+/** Parsed without copies, so that what is put right is put right in the topology itself. */
+const topologyLayer = z.custom<{ class_name: string; config: Record<string, unknown> }>();
+const topologySchema = z.looseObject({ config: z.looseObject({ layers: z.array(topologyLayer) }) });
+
 /** Writes a model. */
 export async function saveLayersModel(model: LayersModel): Promise<LayersModelFiles> {
   const artifacts = await new Promise<core.io.ModelArtifacts>((resolve, reject) => {
@@ -27,6 +31,7 @@ export async function saveLayersModel(model: LayersModel): Promise<LayersModelFi
     model.save(handler).catch(reject);
   });
   const { modelTopology, weightSpecs, weightData, generatedBy, convertedBy } = artifacts;
+  repairTopology(modelTopology, model);
   const modelJson = JSON.stringify({
     format: "layers-model",
     generatedBy,
@@ -35,6 +40,19 @@ export async function saveLayersModel(model: LayersModel): Promise<LayersModelFi
     weightsManifest: [{ paths: ["weights.bin"], weights: weightSpecs }],
   });
   return { modelJson, weights: new Uint8Array(core.io.CompositeArrayBuffer.join(weightData)) };
+}
+
+/**
+ * Corrects what TensorFlow.js 4.22 writes of two layers, and could not read back: a depthwise convolution's regulariser in the
+ * place of its constraint as well, and a separable convolution without its depth multiplier.
+ */
+function repairTopology(topology: unknown, model: LayersModel): void {
+  for (const { class_name: className, config } of topologySchema.parse(topology).config.layers) {
+    if (className === "DepthwiseConv2D") config.depthwise_constraint = null;
+    if (className !== "SeparableConv2D") continue;
+    const [kernel] = model.getLayer(String(config.name)).getWeights();
+    config.depth_multiplier = kernel?.shape[3] ?? 1;
+  }
 }
 
 /** Reads a model. Throws ARTIFACT_CORRUPT for files that are none. Dispose of the model when it is done with. */
