@@ -7,11 +7,17 @@ import { batchNormalizationOptions } from "./layers/batch-normalization.ts";
 import type { LayerNode, Weight } from "./layers/definition.ts";
 import { inputName, type NetworkPlan } from "./plan.ts";
 
-/** The axis of the kernel, in the ONNX layout, along which outputs lie. */
-const outputAxes: Readonly<Record<string, number>> = { Conv2D: 0, Dense: 1 };
+/** The kernel that makes a layer's outputs, and whether they lie along its outer or its inner axes in the ONNX layout. */
+const foldableLayers: Readonly<Record<string, { kernel: string; outputs: "outer" | "inner" }>> = {
+  Conv2D: { kernel: "kernel", outputs: "outer" },
+  Dense: { kernel: "kernel", outputs: "inner" },
+  DepthwiseConv2D: { kernel: "depthwise_kernel", outputs: "outer" },
+  SeparableConv2D: { kernel: "pointwise_kernel", outputs: "outer" },
+};
 
 /**
- * The plan without the batch normalisations that directly follow a convolution or dense layer and are its only readers.
+ * The plan without the batch normalisations that directly follow a convolution (of any kind) or dense layer and are its only
+ * readers.
  * Others stay: behind a ReLU there is nothing to fold into.
  */
 export function foldBatchNormalization(plan: NetworkPlan): NetworkPlan {
@@ -36,31 +42,32 @@ function renameInputs(node: LayerNode, renamed: ReadonlyMap<string, string>): La
 
 function isFoldable(plan: NetworkPlan, source: LayerNode): boolean {
   const readers = plan.nodes.filter((node) => node.inputs.includes(source.name));
-  return Object.hasOwn(outputAxes, source.className) && readers.length === 1;
+  return Object.hasOwn(foldableLayers, source.className) && readers.length === 1;
 }
 
 function foldInto(source: LayerNode, normalization: LayerNode): LayerNode {
-  const kernel = find(source, "kernel");
-  if (kernel === undefined) return source;
+  const { kernel: kernelName, outputs: side } = foldableLayers[source.className] ?? { kernel: "", outputs: "outer" };
+  const kernel = find(source, kernelName);
+  const mean = find(normalization, "moving_mean")?.values;
+  const variance = find(normalization, "moving_variance")?.values;
+  if (kernel === undefined || mean === undefined || variance === undefined) return source;
   const { epsilon } = batchNormalizationOptions(normalization);
-  const outputs = kernel.shape[outputAxes[source.className] ?? 0] ?? 0;
-  const of = (name: string, missing: number): ((index: number) => number) => {
-    const values = find(normalization, name)?.values;
-    return (index) => values?.[index] ?? missing;
-  };
-  const [gamma, beta, mean, variance] = [of("gamma", 1), of("beta", 0), of("moving_mean", 0), of("moving_variance", 1)];
+  const [gamma, beta] = [find(normalization, "gamma")?.values, find(normalization, "beta")?.values];
   const oldBias = find(source, "bias")?.values;
-  const slopes = Float64Array.from({ length: outputs }, (_, k) => gamma(k) / Math.sqrt(variance(k) + epsilon));
-  const bias = Float32Array.from(slopes, (slope, k) => ((oldBias?.[k] ?? 0) - mean(k)) * slope + beta(k));
-  const scaled = { ...kernel, values: scaleOutputs(kernel, slopes, source.className) };
-  return { ...source, weights: [scaled, { name: "bias", role: "bias", shape: [outputs], values: bias }] };
-}
-
-function scaleOutputs(kernel: Weight, slopes: Float64Array, className: string): Float32Array {
+  const slopes = Float64Array.from(variance, (value, k) => (gamma?.[k] ?? 1) / Math.sqrt(value + epsilon));
+  const bias = Float32Array.from(
+    mean,
+    (value, k) => ((oldBias?.[k] ?? 0) - value) * (slopes[k] ?? 1) + (beta?.[k] ?? 0),
+  );
   const perOutput = kernel.values.length / slopes.length;
   const outputOf = (index: number): number =>
-    outputAxes[className] === 0 ? Math.floor(index / perOutput) : index % slopes.length;
-  return kernel.values.map((value, index) => value * (slopes[outputOf(index)] ?? 1));
+    side === "outer" ? Math.floor(index / perOutput) : index % slopes.length;
+  const scaled = { ...kernel, values: kernel.values.map((value, index) => value * (slopes[outputOf(index)] ?? 1)) };
+  const others = source.weights.filter(({ name }) => name !== kernelName && name !== "bias");
+  return {
+    ...source,
+    weights: [...others, scaled, { name: "bias", role: "bias", shape: [bias.length], values: bias }],
+  };
 }
 
 function find(node: LayerNode, name: string): Weight | undefined {

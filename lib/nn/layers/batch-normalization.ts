@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { Graph, Value } from "../onnx/graph.ts";
 import { add, binary, multiply, reduce, reshape, scale, subtract, unary } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
-import { type LayerDefinition, type LayerNode, noFlops, type WeightSpec, weight } from "./definition.ts";
+import { type LayerDefinition, type LayerNode, noFlops, unsupported, type WeightSpec, weight } from "./definition.ts";
 import { absentOption, readOptions } from "./options.ts";
 
 const options = z.object({
@@ -86,6 +86,7 @@ export const batchNormalizationLayer: LayerDefinition = {
 /** The layer's options; an axis other than the channels' is not supported. */
 export function batchNormalizationOptions(node: LayerNode): z.output<typeof options> {
   const rank = (node.inputShapes[0]?.length ?? 0) + 1;
+  if (rank !== 2 && rank !== 4) throw unsupported(node, "works on images and vectors only");
   const channelAxes = z.union([z.literal(-1), z.literal(rank - 1)]);
   return readOptions(node, options.extend({ axis: channelAxes }));
 }

@@ -6,6 +6,7 @@ import {
   convolution,
   convolutionTranspose,
   matMul,
+  type Pads,
   padImages,
   reduce,
   reshape,
@@ -17,15 +18,17 @@ import {
 import { fixed } from "../onnx/shape.ts";
 import { type LayerDefinition, type LayerNode, weight } from "./definition.ts";
 import { kernelOptions, pairOption, readOptions, windowOptions } from "./options.ts";
-import { imageSize, windowFromSpec } from "./window.ts";
+import { convolutionWindow } from "./window.ts";
 
 const options = z.object({ ...kernelOptions, ...windowOptions, kernelSize: pairOption, dilationRate: pairOption });
+
+/** The Layers API has [kh, kw, C, K], ONNX [K, C, kh, kw]. */
+export const kernelAxes = [3, 2, 0, 1] as const;
 
 export const convolutionLayer: LayerDefinition = {
   weights(node) {
     const { useBias, kernelRegularizer } = readOptions(node, options);
-    // The Layers API has [kh, kw, C, K], ONNX [K, C, kh, kw].
-    const kernel = { name: "kernel", role: "weight", axes: [3, 2, 0, 1], l2: kernelRegularizer } as const;
+    const kernel = { name: "kernel", role: "weight", axes: kernelAxes, l2: kernelRegularizer } as const;
     return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
   },
   flops(node) {
@@ -43,9 +46,9 @@ export const convolutionLayer: LayerDefinition = {
     return {
       output: convolution(graph, { x, kernel, bias: weights.bias }, window),
       backward: (gradient) => ({
-        inputs: [needsGradient[0] ? inputGradient(graph, { x, kernel, gradient }, window) : undefined],
+        inputs: [needsGradient[0] ? convolutionInputGradient(graph, { x, kernel, gradient }, window) : undefined],
         weights: {
-          kernel: kernelGradient(graph, { x, kernel, gradient }, window),
+          kernel: convolutionKernelGradient(graph, { x, kernel, gradient }, window),
           ...(weights.bias && { bias: reduce(graph, "ReduceSum", gradient, [0, 2, 3]) }),
         },
       }),
@@ -63,16 +66,19 @@ interface Operands {
  * The gradient to the input. With stride 1 it is a convolution of the output's gradient with the kernel turned by 180
  * degrees, which ONNX Runtime runs up to 1.7 times as fast as `ConvTranspose`; other strides need that operator.
  */
-function inputGradient(graph: Graph, { x, kernel, gradient }: Operands, window: Window): Value {
+export function convolutionInputGradient(graph: Graph, { x, kernel, gradient }: Operands, window: Window): Value {
   if (window.strides[0] !== 1 || window.strides[1] !== 1) {
     return convolutionTranspose(graph, { gradient, kernel, shape: x.shape }, window);
   }
-  const [top, left, bottom, right] = window.pads;
-  const rows = (window.kernel[0] - 1) * window.dilations[0];
-  const columns = (window.kernel[1] - 1) * window.dilations[1];
-  const pads = [rows - top, columns - left, rows - bottom, columns - right] as const;
   const turned = transpose(graph, turnImages(graph, kernel), [1, 0, 2, 3]);
-  return convolution(graph, { x: gradient, kernel: turned }, { ...window, pads });
+  return convolution(graph, { x: gradient, kernel: turned }, { ...window, pads: turnedPads(window) });
+}
+
+/** The padding of the convolution that is the gradient of one with this window. */
+export function turnedPads({ kernel, dilations, pads: [top, left, bottom, right] }: Window): Pads {
+  const rows = (kernel[0] - 1) * dilations[0];
+  const columns = (kernel[1] - 1) * dilations[1];
+  return [rows - top, columns - left, rows - bottom, columns - right];
 }
 
 /**
@@ -80,7 +86,7 @@ function inputGradient(graph: Graph, { x, kernel, gradient }: Operands, window: 
  * pixels of the output's gradient with the input shifted by that offset, summed over the batch. This was the fastest of the
  * formulations tried, four times as fast as a convolution with batch and channel axes exchanged.
  */
-function kernelGradient(graph: Graph, { x, kernel, gradient }: Operands, window: Window): Value {
+export function convolutionKernelGradient(graph: Graph, { x, kernel, gradient }: Operands, window: Window): Value {
   const [n, channels] = [fixed(x.shape[0]), fixed(x.shape[1])];
   const [, kernels, height, width] = gradient.shape.map(fixed) as [number, number, number, number];
   const padded = padImages(graph, x, window.pads);
@@ -105,13 +111,4 @@ function kernelOffsets({ kernel, dilations }: Window): readonly (readonly [numbe
   ]);
 }
 
-function windowOf(node: LayerNode): Window {
-  const { kernelSize, strides, padding, dilationRate } = readOptions(node, options);
-  return windowFromSpec({
-    kernel: kernelSize,
-    strides,
-    dilations: dilationRate,
-    padding,
-    size: imageSize(node.inputShapes[0]),
-  });
-}
+const windowOf = (node: LayerNode): Window => convolutionWindow(node, readOptions(node, options));

@@ -43,6 +43,8 @@ export interface LayerNode {
   readonly inputShapes: readonly (readonly number[])[];
   readonly outputShape: readonly number[];
   readonly weights: readonly Weight[];
+  /** False where the Layers API says so: its weights stay what they are. */
+  readonly trainable: boolean;
 }
 
 /** What a layer is compiled from. */
@@ -103,3 +105,10 @@ export const noWeights = (): readonly WeightSpec[] => [];
 
 /** For layers without matrix products or convolutions. */
 export const noFlops = (): number => 0;
+
+/** LAYER_UNSUPPORTED for a layer that the table has, used in a way it cannot. `reason` follows the layer's name. */
+export function unsupported(node: LayerNode, reason: string): AppError {
+  return new AppError("LAYER_UNSUPPORTED", `layer ${node.name} (${node.className}) ${reason}`, {
+    details: { layer: node.name, className: node.className },
+  });
+}

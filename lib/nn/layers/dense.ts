@@ -1,8 +1,7 @@
 /** Dense: y = x W + b, on vectors. */
 import { z } from "zod";
-import { AppError } from "../../errors.ts";
 import { add, matMul, reduce, transpose } from "../onnx/operators.ts";
-import { type LayerDefinition, weight } from "./definition.ts";
+import { type LayerDefinition, unsupported, weight } from "./definition.ts";
 import { kernelOptions, readOptions } from "./options.ts";
 
 const options = z.object(kernelOptions);
@@ -11,13 +10,7 @@ export const denseLayer: LayerDefinition = {
   weights(node) {
     const { useBias, kernelRegularizer } = readOptions(node, options);
     if (node.inputShapes[0]?.length !== 1) {
-      throw new AppError(
-        "LAYER_UNSUPPORTED",
-        `layer ${node.name} (Dense) works on vectors only; put a Flatten before it`,
-        {
-          details: { layer: node.name, className: node.className },
-        },
-      );
+      throw unsupported(node, "works on vectors only; put a Flatten before it");
     }
     const kernel = { name: "kernel", role: "weight", l2: kernelRegularizer } as const;
     return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];

@@ -3,8 +3,8 @@ import { z } from "zod";
 import { AppError } from "../../errors.ts";
 import type { LayerNode } from "./definition.ts";
 
-/** A regulariser, of which only the sum of squares is supported. */
-const regularizer = z
+/** A regulariser, of which only the sum of squares is supported. Its factor, 0 for none. */
+export const regularizerOption = z
   .object({ className: z.literal("L1L2"), config: z.object({ l1: z.literal(0), l2: z.number().nonnegative() }) })
   .nullish()
   .transform((value) => value?.config.l2 ?? 0);
@@ -12,15 +12,16 @@ const regularizer = z
 /** Options that must be left alone. */
 const absent = z.null().optional();
 
-/** What the layers with a kernel have in common. */
-export const kernelOptions = {
+/** What the layers with weights have in common. */
+export const biasOptions = {
   useBias: z.boolean(),
-  kernelRegularizer: regularizer,
   biasRegularizer: absent,
   activityRegularizer: absent,
-  kernelConstraint: absent,
   biasConstraint: absent,
 };
+
+/** What the layers with a single kernel have in common. */
+export const kernelOptions = { ...biasOptions, kernelRegularizer: regularizerOption, kernelConstraint: absent };
 
 const pair = z.tuple([z.number().int().positive(), z.number().int().positive()]);
 

@@ -1,5 +1,6 @@
 /** Windows that move over images, from the options of the Layers API. */
 import type { Pads, Window } from "../onnx/operators.ts";
+import type { LayerNode } from "./definition.ts";
 
 type Pair = readonly [number, number];
 
@@ -26,6 +27,15 @@ export function windowFromSpec({ kernel, strides, dilations = [1, 1], padding, s
   const before = total.map((pad) => Math.floor(pad / 2)) as [number, number];
   const pads: Pads = [before[0], before[1], total[0] - before[0], total[1] - before[1]];
   return { kernel, strides, dilations, pads };
+}
+
+/** The window of a convolution layer, from its options. */
+export function convolutionWindow(
+  node: LayerNode,
+  options: { kernelSize: Pair; strides: Pair; padding: WindowSpec["padding"]; dilationRate: Pair },
+): Window {
+  const { kernelSize: kernel, strides, padding, dilationRate: dilations } = options;
+  return windowFromSpec({ kernel, strides, dilations, padding, size: imageSize(node.inputShapes[0]) });
 }
 
 /** Rows and columns of an image shape [C, H, W]. */

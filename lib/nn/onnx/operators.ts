@@ -3,11 +3,20 @@
  * https://github.com/onnx/onnx/blob/main/docs/Operators.md
  */
 import { type Attributes, type Graph, single, type Value } from "./graph.ts";
-import { broadcast, type Dimension, elementCount, fixed, formatShape, type Shape, shapeError } from "./shape.ts";
+import {
+  broadcast,
+  type Dimension,
+  elementCount,
+  fixed,
+  formatShape,
+  isSameShape,
+  type Shape,
+  shapeError,
+} from "./shape.ts";
 import { dataTypes, type ElementType } from "./tensor-type.ts";
 
-type BinaryOperator = "Add" | "Sub" | "Mul" | "Div";
-type UnaryOperator = "Relu" | "Sqrt" | "Reciprocal" | "Exp" | "Erf" | "Sigmoid" | "Tanh" | "Neg";
+type BinaryOperator = "Add" | "Sub" | "Mul" | "Div" | "Max";
+type UnaryOperator = "Relu" | "Sqrt" | "Reciprocal" | "Exp" | "Elu" | "Erf" | "Sigmoid" | "Tanh";
 type Comparison = "Equal" | "Greater";
 type Reduction = "ReduceSum" | "ReduceMean";
 
@@ -20,6 +29,7 @@ export const add = (graph: Graph, left: Value, right: Value): Value => binary(gr
 export const subtract = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Sub", left, right);
 export const multiply = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Mul", left, right);
 export const divide = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Div", left, right);
+export const maximum = (graph: Graph, left: Value, right: Value): Value => binary(graph, "Max", left, right);
 
 /** Multiplies by a number. */
 export const scale = (graph: Graph, value: Value, factor: number): Value =>
@@ -28,6 +38,17 @@ export const scale = (graph: Graph, value: Value, factor: number): Value =>
 /** Element-wise function of one value. */
 export function unary(graph: Graph, operator: UnaryOperator, value: Value): Value {
   return one(graph, operator, [value], value.shape, value.type);
+}
+
+/** x above zero, slope x below. ONNX Runtime has it for float32 only. */
+export function leaky(graph: Graph, value: Value, slope: number): Value {
+  return one(graph, "LeakyRelu", [value], value.shape, value.type, { alpha: { float: slope } });
+}
+
+/** min(max(x, minimum), maximum). */
+export function clip(graph: Graph, value: Value, { minimum, maximum }: { minimum: number; maximum: number }): Value {
+  const bounds = [graph.constant(minimum), graph.constant(maximum)];
+  return one(graph, "Clip", [value, ...bounds], value.shape, value.type);
 }
 
 /** max(0, min(1, slope x + offset)) in one pass. ONNX Runtime has it for float32 only. */
@@ -49,6 +70,7 @@ export function cast(graph: Graph, value: Value, type: ElementType): Value {
 
 /** Same elements, other shape. At most one axis may be symbolic, and must be in both shapes. */
 export function reshape(graph: Graph, value: Value, shape: Shape): Value {
+  if (isSameShape(value.shape, shape)) return value;
   const numeric = (dimensions: Shape) => elementCount(dimensions.filter((dimension) => typeof dimension === "number"));
   if (numeric(value.shape) !== numeric(shape)) {
     throw shapeError(`cannot reshape ${formatShape(value.shape)} to ${formatShape(shape)}`);
@@ -93,6 +115,7 @@ export function slice(
     if (at < 0) return dimension;
     return Math.ceil(((ends[at] ?? 0) - (starts[at] ?? 0)) / (steps[at] ?? 1));
   });
+  if (isSameShape(value.shape, shape)) return value;
   const inputs = [value, graph.integers(starts), graph.integers(ends), graph.integers(axes), graph.integers(steps)];
   return one(graph, "Slice", inputs, shape, value.type);
 }
@@ -129,9 +152,9 @@ export function reduce(graph: Graph, operator: Reduction, value: Value, axes: re
   return one(graph, operator, [value], shape, value.type, { axes, keepdims });
 }
 
-/** Softmax over the last axis. */
-export function softmax(graph: Graph, value: Value): Value {
-  return one(graph, "Softmax", [value], value.shape, value.type, { axis: -1 });
+/** Softmax over an axis. Default: the last one. */
+export function softmax(graph: Graph, value: Value, axis = -1): Value {
+  return one(graph, "Softmax", [value], value.shape, value.type, { axis });
 }
 
 /** Logarithm of the softmax over the last axis, without the rounding of log(softmax(x)). */
@@ -157,27 +180,25 @@ export interface Window {
   readonly pads: Pads;
 }
 
-/** Convolution of [N, C, H, W] with [K, C, kh, kw] and an optional bias [K]. `shape` is the result's [N, K, H', W']. */
+/**
+ * Convolution of [N, C, H, W] with [K, C / group, kh, kw] and an optional bias [K], to [N, K, H', W']. With groups, default 1,
+ * the first K / group kernels see the first C / group channels only, and so on.
+ */
 export function convolution(
   graph: Graph,
-  inputs: { x: Value; kernel: Value; bias?: Value | undefined },
+  inputs: { x: Value; kernel: Value; bias?: Value | undefined; group?: number },
   window: Window,
 ): Value {
-  const [n, , height, width] = inputs.x.shape;
-  const shape = [
-    n ?? "N",
-    dimensionOf(inputs.kernel, 0),
-    windowCount(fixed(height), window, 0),
-    windowCount(fixed(width), window, 1),
-  ];
-  return one(
-    graph,
-    "Conv",
-    [inputs.x, inputs.kernel, inputs.bias],
-    shape,
-    inputs.x.type,
-    convolutionAttributes(window),
-  );
+  const { x, kernel, bias, group = 1 } = inputs;
+  const [n = "N", channels, height, width] = x.shape;
+  if (fixed(channels) !== fixed(kernel.shape[1]) * group) {
+    throw shapeError(
+      `${group} groups of kernels ${formatShape(kernel.shape)} do not fit images ${formatShape(x.shape)}`,
+    );
+  }
+  const [rows, columns] = [windowCount(fixed(height), window, 0), windowCount(fixed(width), window, 1)];
+  const attributes = { ...convolutionAttributes(window), ...(group > 1 && { group }) };
+  return one(graph, "Conv", [x, kernel, bias], [n, dimensionOf(kernel, 0), rows, columns], x.type, attributes);
 }
 
 /** How often a window fits along rows (0) or columns (1) of the given length. */

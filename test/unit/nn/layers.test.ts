@@ -1,18 +1,25 @@
 /** Every layer's gradients, against central finite differences and against TensorFlow.js. */
 import { test } from "node:test";
 import { layers as tf } from "../../../lib/nn/tensorflow.ts";
-import { elementWiseReference, gelu } from "./float64-references.ts";
+import {
+  averagePoolingReference,
+  convolutionReference,
+  depthwiseReference,
+  elementWiseReference,
+  gelu,
+  separableReference,
+} from "./float64-references.ts";
 import { assertFiniteDifferences, assertSameAsTensorFlow, type LayerCase } from "./layer-harness.ts";
 import { distinctArray } from "./random-arrays.ts";
 
-/** A convolution is linear in each of its arguments, so a large step costs no accuracy and float32 is good enough. */
-const linear = { epsilon: 0.5, tolerance: 2e-4 };
 const curved = { float: "float64", epsilon: 1e-5, tolerance: 1e-6 } as const;
 /** Piecewise linear: exact as long as no step crosses a kink. */
 const pieces = { epsilon: 0.02, tolerance: 2e-3, values: distinctArray };
+/** float32 gradients against finite differences of a float64 reference: what is left is the rounding of float32. */
+const float32 = { epsilon: 1e-5, tolerance: 2e-5 };
 
-/** float32 gradients against finite differences of a float64 reference. */
-const float32 = { epsilon: 1e-5, tolerance: 1e-5 };
+type Layer = LayerCase["layer"];
+const image = [[5, 5, 4]];
 
 const cases: Readonly<Record<string, () => LayerCase>> = {
   "Conv2D 3x3, same padding": () => conv({ kernelSize: 3, padding: "same" }),
@@ -21,6 +28,16 @@ const cases: Readonly<Record<string, () => LayerCase>> = {
   "Conv2D 3x2, stride 2 by 1, valid padding": () => conv({ kernelSize: [3, 2], strides: [2, 1] }),
   "Conv2D 2x2, same padding, which is uneven": () => conv({ kernelSize: 2, padding: "same" }),
   "Conv2D 1x1": () => conv({ kernelSize: 1 }),
+  "DepthwiseConv2D 3x3, same padding": () => depthwise({ kernelSize: 3, padding: "same" }),
+  "DepthwiseConv2D 3x3, two kernels a channel, no bias": () =>
+    depthwise({ kernelSize: 3, depthMultiplier: 2, useBias: false }),
+  "DepthwiseConv2D 3x3, stride 2, same padding": () =>
+    depthwise({ kernelSize: 3, strides: [2, 2], padding: "same", depthMultiplier: 3 }),
+  "DepthwiseConv2D 2x3, stride 2, valid padding that leaves pixels out": () =>
+    depthwise({ kernelSize: [2, 3], strides: [2, 2] }),
+  "SeparableConv2D 3x3, same padding": () => separable({ kernelSize: 3, padding: "same" }),
+  "SeparableConv2D 3x3, stride 2, two kernels a channel, no bias": () =>
+    separable({ kernelSize: 3, strides: 2, depthMultiplier: 2, useBias: false }),
   Dense: () => ({ layer: tf.layers.dense({ units: 4 }), inputShapes: [[5]], ...curved }),
   "Dense without bias": () => ({ layer: tf.layers.dense({ units: 3, useBias: false }), inputShapes: [[6]], ...curved }),
   "BatchNormalization of images": () => ({
@@ -34,15 +51,27 @@ const cases: Readonly<Record<string, () => LayerCase>> = {
     inputShapes: [[5]],
     ...curved,
   }),
-  ReLU: () => ({ layer: tf.layers.reLU(), inputShapes: [[3, 3, 2]], ...pieces }),
-  "Activation relu": () => ({ layer: tf.layers.activation({ activation: "relu" }), inputShapes: [[7]], ...pieces }),
-  "Activation linear": () => ({ layer: tf.layers.activation({ activation: "linear" }), inputShapes: [[7]], ...pieces }),
-  "Activation gelu": () => ({
-    layer: tf.layers.activation({ activation: "gelu" }),
-    inputShapes: [[5, 5, 4]],
-    reference: elementWiseReference(gelu),
-    ...float32,
+  ReLU: () => ({ layer: tf.layers.reLU(), inputShapes: image, ...pieces }),
+  "ReLU with a maximum": () => ({ layer: tf.layers.reLU({ maxValue: 2 }), inputShapes: image, ...pieces }),
+  LeakyReLU: () => ({ layer: tf.layers.leakyReLU(), inputShapes: image, ...pieces }),
+  "LeakyReLU with a slope above one": () => ({
+    layer: tf.layers.leakyReLU({ alpha: 1.5 }),
+    inputShapes: image,
+    ...pieces,
   }),
+  ELU: () => elementWise(tf.layers.elu(), elu),
+  "Activation relu": () => ({ layer: activation("relu"), inputShapes: [[7]], ...pieces }),
+  "Activation relu6": () => ({ layer: activation("relu6"), inputShapes: [[30, 3, 2]], ...pieces }),
+  "Activation linear": () => ({ layer: activation("linear"), inputShapes: [[7]], ...pieces }),
+  "Activation elu": () => elementWise(activation("elu"), elu),
+  "Activation gelu": () => elementWise(activation("gelu"), gelu),
+  "Activation swish": () => elementWise(activation("swish"), (x) => x / (1 + Math.exp(-x))),
+  "Activation sigmoid": () => ({ layer: activation("sigmoid"), inputShapes: image, ...curved }),
+  "Activation tanh": () => ({ layer: activation("tanh"), inputShapes: image, ...curved }),
+  "Activation softmax over channels": () => ({ layer: activation("softmax"), inputShapes: image, ...curved }),
+  "Activation softmax of vectors": () => ({ layer: activation("softmax"), inputShapes: [[7]], ...curved }),
+  "Softmax over channels": () => ({ layer: tf.layers.softmax({ axis: -1 }), inputShapes: [[3, 4, 2]], ...curved }),
+  "Softmax of vectors": () => ({ layer: tf.layers.softmax(), inputShapes: [[7]], ...curved }),
   "MaxPooling2D 2x2": () => ({ layer: tf.layers.maxPooling2d({ poolSize: 2 }), inputShapes: [[4, 6, 2]], ...pieces }),
   "MaxPooling2D 2x2 on an odd size": () => ({
     layer: tf.layers.maxPooling2d({ poolSize: 2 }),
@@ -60,18 +89,18 @@ const cases: Readonly<Record<string, () => LayerCase>> = {
     ...pieces,
   }),
   GlobalMaxPooling2D: () => ({ layer: tf.layers.globalMaxPooling2d({}), inputShapes: [[3, 4, 3]], ...pieces }),
-  "AveragePooling2D 2x2": () => ({
-    layer: tf.layers.averagePooling2d({ poolSize: 2 }),
-    inputShapes: [[4, 6, 2]],
-    ...linear,
-  }),
-  "AveragePooling2D with windows that overlap": () => ({
-    layer: tf.layers.averagePooling2d({ poolSize: 3, strides: 2 }),
-    inputShapes: [[7, 5, 2]],
-    ...linear,
-  }),
+  "AveragePooling2D 2x2": () => averagePooling({ poolSize: 2 }),
+  "AveragePooling2D with windows that overlap": () => averagePooling({ poolSize: 3, strides: 2 }),
   GlobalAveragePooling2D: () => ({ layer: tf.layers.globalAveragePooling2d({}), inputShapes: [[3, 4, 3]], ...curved }),
   "Flatten of images": () => ({ layer: tf.layers.flatten(), inputShapes: [[3, 2, 4]], ...curved }),
+  "Reshape of images to other images": () => reshape([4, 2, 3], [3, 2, 4]),
+  "Reshape of images to rows of numbers": () => reshape([4, 6], [3, 2, 4]),
+  "Reshape of vectors to images": () => reshape([2, 2, 3], [12]),
+  "ZeroPadding2D that is uneven": () => {
+    const padding = [[1, 2], [0, 3]] as [[number, number], [number, number]]; // biome-ignore format: pairs
+    return { layer: tf.layers.zeroPadding2d({ padding }), inputShapes: [[2, 3, 2]], ...curved };
+  },
+  Rescaling: () => ({ layer: tf.layers.rescaling({ scale: 3, offset: -0.5 }), inputShapes: [[2, 3, 2]], ...curved }),
   "Add of three": () => ({
     layer: tf.layers.add(),
     inputShapes: [
@@ -81,6 +110,19 @@ const cases: Readonly<Record<string, () => LayerCase>> = {
     ],
     ...curved,
   }),
+  "Concatenate of two images": () => ({
+    layer: tf.layers.concatenate(),
+    inputShapes: [
+      [2, 3, 2],
+      [2, 3, 2],
+    ],
+    ...curved,
+  }),
+  "Concatenate of three vectors": () => ({
+    layer: tf.layers.concatenate({ axis: 1 }),
+    inputShapes: [[4], [4], [4]],
+    ...curved,
+  }),
 };
 
 for (const [name, make] of Object.entries(cases)) {
@@ -88,18 +130,53 @@ for (const [name, make] of Object.entries(cases)) {
   test(`${name} gives what TensorFlow.js gives, forward and backward`, () => assertSameAsTensorFlow(make()));
 }
 
-function conv(options: Omit<Parameters<typeof tf.layers.conv2d>[0], "filters">): LayerCase {
-  return { layer: tf.layers.conv2d({ filters: 3, ...options }), inputShapes: [[5, 7, 2]], ...linear };
+/** Of these TensorFlow.js has no gradient, or a wrong one, so that finite differences are the only oracle. */
+const withoutSecondOracle: Readonly<Record<string, () => LayerCase>> = {
+  // TensorFlow.js refuses to differentiate a dilated convolution.
+  "Conv2D 3x3 with dilation 2": () => conv({ kernelSize: 3, dilationRate: 2, padding: "same" }),
+  "SeparableConv2D 3x3 with dilation 2": () => separable({ kernelSize: 3, dilationRate: 2 }),
+  // It divides by the whole window at the border too, though not in its forward pass.
+  "AveragePooling2D with same padding": () => averagePooling({ poolSize: 3, strides: 2, padding: "same" }),
+};
+
+for (const [name, make] of Object.entries(withoutSecondOracle)) {
+  test(`the gradients of ${name} agree with finite differences`, () => assertFiniteDifferences(make()));
 }
 
-// TensorFlow.js has no gradient for this, so finite differences are the only oracle.
-test("the gradients of Conv2D 3x3 with dilation 2 agree with finite differences", () =>
-  assertFiniteDifferences(conv({ kernelSize: 3, dilationRate: 2, padding: "same" })));
+function conv(options: Omit<Parameters<typeof tf.layers.conv2d>[0], "filters">): LayerCase {
+  const layer = tf.layers.conv2d({ filters: 3, ...options });
+  return { layer, inputShapes: [[5, 7, 2]], reference: convolutionReference, ...float32 };
+}
 
-// In its gradient, TensorFlow.js divides by the whole window at the border too, though not in its forward pass.
-test("the gradients of AveragePooling2D with same padding agree with finite differences", () =>
-  assertFiniteDifferences({
-    layer: tf.layers.averagePooling2d({ poolSize: 3, strides: 2, padding: "same" }),
-    inputShapes: [[6, 5, 2]],
-    ...linear,
-  }));
+function depthwise(options: Parameters<typeof tf.layers.depthwiseConv2d>[0]): LayerCase {
+  const layer = tf.layers.depthwiseConv2d(options);
+  return { layer, inputShapes: [[5, 7, 2]], reference: depthwiseReference, ...float32 };
+}
+
+function separable(options: Omit<Parameters<typeof tf.layers.separableConv2d>[0], "filters">): LayerCase {
+  const layer = tf.layers.separableConv2d({ filters: 3, ...options } as Parameters<
+    typeof tf.layers.separableConv2d
+  >[0]);
+  return { layer, inputShapes: [[5, 7, 2]], reference: separableReference, ...float32 };
+}
+
+function averagePooling(options: Parameters<typeof tf.layers.averagePooling2d>[0]): LayerCase {
+  const layer = tf.layers.averagePooling2d(options);
+  return { layer, inputShapes: [[6, 5, 2]], reference: averagePoolingReference, ...float32 };
+}
+
+function reshape(targetShape: number[], inputShape: number[]): LayerCase {
+  return { layer: tf.layers.reshape({ targetShape }), inputShapes: [inputShape], ...curved };
+}
+
+function activation(name: Parameters<typeof tf.layers.activation>[0]["activation"]): Layer {
+  return tf.layers.activation({ activation: name });
+}
+
+function elementWise(layer: Layer, f: (x: number) => number): LayerCase {
+  return { layer, inputShapes: image, reference: elementWiseReference(f), ...float32 };
+}
+
+function elu(x: number): number {
+  return x > 0 ? x : Math.expm1(x);
+}

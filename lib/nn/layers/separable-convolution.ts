@@ -1,0 +1,69 @@
+/** SeparableConv2D: a depthwise convolution without bias and a 1x1 convolution behind it (Chollet 2017, arXiv 1610.02357). */
+import { z } from "zod";
+import { convolution, reduce, type Window } from "../onnx/operators.ts";
+import { convolutionInputGradient, convolutionKernelGradient, kernelAxes } from "./convolution.ts";
+import { type LayerDefinition, type LayerNode, weight } from "./definition.ts";
+import {
+  depthwiseAxes,
+  depthwiseConvolution,
+  depthwiseInputGradient,
+  depthwiseKernelGradient,
+} from "./depthwise-convolution.ts";
+import { absentOption, biasOptions, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
+import { convolutionWindow } from "./window.ts";
+
+const options = z.object({
+  ...biasOptions,
+  ...windowOptions,
+  kernelSize: pairOption,
+  dilationRate: pairOption,
+  depthwiseRegularizer: regularizerOption,
+  pointwiseRegularizer: regularizerOption,
+  depthwiseConstraint: absentOption,
+  pointwiseConstraint: absentOption,
+});
+
+const point: Window = { kernel: [1, 1], strides: [1, 1], dilations: [1, 1], pads: [0, 0, 0, 0] };
+
+export const separableConvolutionLayer: LayerDefinition = {
+  weights(node) {
+    const { useBias, depthwiseRegularizer, pointwiseRegularizer } = readOptions(node, options);
+    return [
+      { name: "depthwise_kernel", role: "weight", axes: depthwiseAxes, l2: depthwiseRegularizer },
+      { name: "pointwise_kernel", role: "weight", axes: kernelAxes, l2: pointwiseRegularizer },
+      ...(useBias ? [{ name: "bias", role: "bias" } as const] : []),
+    ];
+  },
+  flops(node) {
+    const [kernels = 0, height = 0, width = 0] = node.outputShape;
+    const channels = node.weights.find(({ name }) => name === "pointwise_kernel")?.shape[1] ?? 0;
+    const { kernel } = windowOf(node);
+    return 2 * height * width * channels * (kernel[0] * kernel[1] + kernels);
+  },
+  infer({ graph, node, inputs: [x], weights }) {
+    const depthwise = depthwiseConvolution(graph, { x, kernel: weight(weights, "depthwise_kernel") }, windowOf(node));
+    return convolution(graph, { x: depthwise, kernel: weight(weights, "pointwise_kernel"), bias: weights.bias }, point);
+  },
+  train({ graph, node, inputs: [x], weights, needsGradient }) {
+    const window = windowOf(node);
+    const [depthwise, pointwise] = [weight(weights, "depthwise_kernel"), weight(weights, "pointwise_kernel")];
+    const between = depthwiseConvolution(graph, { x, kernel: depthwise }, window);
+    return {
+      output: convolution(graph, { x: between, kernel: pointwise, bias: weights.bias }, point),
+      backward(gradient) {
+        const operands = { x: between, kernel: pointwise, gradient };
+        const inner = { x, kernel: depthwise, gradient: convolutionInputGradient(graph, operands, point) };
+        return {
+          inputs: [needsGradient[0] ? depthwiseInputGradient(graph, inner, window) : undefined],
+          weights: {
+            depthwise_kernel: depthwiseKernelGradient(graph, inner, window),
+            pointwise_kernel: convolutionKernelGradient(graph, operands, point),
+            ...(weights.bias && { bias: reduce(graph, "ReduceSum", gradient, [0, 2, 3]) }),
+          },
+        };
+      },
+    };
+  },
+};
+
+const windowOf = (node: LayerNode): Window => convolutionWindow(node, readOptions(node, options));
