@@ -1,11 +1,11 @@
 /**
- * Checkpoints: everything a training needs to go on after an epoch as if it had never stopped. The file is the word "MRCK",
+ * Checkpoints: everything a training needs to go on, in the middle of an epoch too, as if it had never stopped. The file is the word "MRCK",
  * a version, the length of a JSON header, the header, and the tensors as little-endian float32 in the header's order.
  */
 import { z } from "zod";
 import { AppError } from "../errors.ts";
 import { parseTrainingConfig, type TrainingConfig } from "./configuration.ts";
-import type { RandomState } from "./random.ts";
+import type { EpochSums } from "./epochs.ts";
 import type { EpochReport } from "./training.ts";
 
 export interface Checkpoint {
@@ -16,11 +16,25 @@ export interface Checkpoint {
   readonly data: DataSignature;
   /** The epochs done. */
   readonly epochs: readonly EpochReport[];
-  /** Steps done, which is the position in the schedule. */
+  /** Steps of the whole training done. What batches are made of follows from it and the seed. */
   readonly step: number;
-  readonly random: RandomState;
-  /** Weights, running statistics and the optimiser's tensors by name. */
+  /** Time spent training, breaks left out. */
+  readonly elapsedMs: number;
+  /** Loss of the first step, by which an exploding one is known; 0 before it. */
+  readonly initialLoss: number;
+  /** Of the epoch under way. */
+  readonly sums: EpochSums;
+  readonly tensors: CheckpointTensors;
+}
+
+/** A checkpoint's tensors by name, in groups. */
+export interface CheckpointTensors {
+  /** Weights, running statistics and the optimiser's tensors. */
   readonly state: ReadonlyMap<string, Float32Array>;
+  /** What averages the weights, empty without averaging. */
+  readonly average: ReadonlyMap<string, Float32Array>;
+  /** The weights of the best epoch so far, empty where the last one's are kept. */
+  readonly best: ReadonlyMap<string, Float32Array>;
 }
 
 /** What must be the same for a checkpoint to fit. */
@@ -33,7 +47,7 @@ export interface DataSignature {
 }
 
 const magic = "MRCK";
-const version = 1;
+const version = 2;
 const prefixLength = 12;
 
 const count = z.number().int().nonnegative();
@@ -46,6 +60,8 @@ const reportSchema = z.object({
   imagesPerSecond: z.number(),
   durationMs: z.number(),
   remainingMs: z.number(),
+  validationAccuracy: z.number().exactOptional(),
+  validationLoss: z.number().exactOptional(),
 });
 const headerSchema = z.object({
   network: z.string(),
@@ -53,22 +69,24 @@ const headerSchema = z.object({
   data: z.object({ classes: z.array(z.string()), channels: count, height: count, width: count, images: count }),
   epochs: z.array(reportSchema),
   step: count,
-  random: z.tuple([count, count, count, count]),
-  tensors: z.array(z.object({ name: z.string(), length: count })),
+  elapsedMs: z.number(),
+  initialLoss: z.number(),
+  sums: z.object({ steps: count, loss: z.number(), correct: z.number(), durationMs: z.number() }),
+  tensors: z.array(z.object({ group: z.enum(["state", "average", "best"]), name: z.string(), length: count })),
 });
 
 /** The checkpoint as a file. */
-export function encodeCheckpoint({ state, ...rest }: Checkpoint): Uint8Array {
-  const tensors = Array.from(state, ([name, values]) => ({ name, length: values.length }));
-  const header = Buffer.from(JSON.stringify({ ...rest, tensors }));
+export function encodeCheckpoint({ tensors, ...rest }: Checkpoint): Uint8Array {
+  const entries = Object.entries(tensors).flatMap(([group, values]) =>
+    Array.from(values as ReadonlyMap<string, Float32Array>, ([name, data]) => ({ group, name, data })),
+  );
+  const described = entries.map(({ group, name, data }) => ({ group, name, length: data.length }));
+  const header = Buffer.from(JSON.stringify({ ...rest, tensors: described }));
   const prefix = Buffer.alloc(prefixLength);
   prefix.write(magic, "latin1");
   prefix.writeUInt32LE(version, 4);
   prefix.writeUInt32LE(header.length, 8);
-  const payload = Array.from(
-    state.values(),
-    ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength),
-  );
+  const payload = entries.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   return Buffer.concat([prefix, header, ...payload]);
 }
 
@@ -78,17 +96,18 @@ export function decodeCheckpoint(bytes: Uint8Array): Checkpoint {
   if (file.length < prefixLength || file.toString("latin1", 0, 4) !== magic) throw corrupt("it does not start as one");
   if (file.readUInt32LE(4) !== version) throw corrupt(`its version is ${file.readUInt32LE(4)}, ${version} is expected`);
   const start = prefixLength + file.readUInt32LE(8);
-  const { tensors, config, ...rest } = readHeader(file.subarray(prefixLength, start));
-  const expected = start + 4 * tensors.reduce((sum, { length }) => sum + length, 0);
+  const { tensors: described, config, ...rest } = readHeader(file.subarray(prefixLength, start));
+  const expected = start + 4 * described.reduce((sum, { length }) => sum + length, 0);
   if (file.length !== expected) throw corrupt(`it has ${file.length} bytes, its header says ${expected}`);
-  const state = new Map<string, Float32Array>();
+  const empty = () => new Map<string, Float32Array>();
+  const tensors = { state: empty(), average: empty(), best: empty() };
   let offset = start;
-  for (const { name, length } of tensors) {
+  for (const { group, name, length } of described) {
     // A copy, because tensors in the file need not be aligned.
-    state.set(name, new Float32Array(new Uint8Array(file.subarray(offset, offset + 4 * length)).buffer));
+    tensors[group].set(name, new Float32Array(new Uint8Array(file.subarray(offset, offset + 4 * length)).buffer));
     offset += 4 * length;
   }
-  return { ...rest, config: parseTrainingConfig(config), state };
+  return { ...rest, config: parseTrainingConfig(config), tensors };
 }
 
 /** Throws CONFIGURATION_INVALID unless a training of this kind may go on from the checkpoint. */

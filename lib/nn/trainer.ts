@@ -1,7 +1,6 @@
 /** The training loop. It reads top to bottom, and blocks its thread for the length of a step: run it in a worker. */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { AppError } from "../errors.ts";
-import { epochBatches } from "./batches.ts";
 import {
   type Checkpoint,
   checkResumable,
@@ -9,18 +8,25 @@ import {
   decodeCheckpoint,
   encodeCheckpoint,
 } from "./checkpoint.ts";
+import { type DataSplit, splitTrainingData } from "./data-split.ts";
+import { checkConvergence, checkLoss } from "./divergence.ts";
 import { defaultEngine, findEngine, type NetworkTrainer } from "./engine.ts";
+import { addStep, bestEpoch, measureEpoch, noSums, trainingEnd } from "./epochs.ts";
 import { buildInferenceModel } from "./inference-graph.ts";
+import { buildInitialNetwork } from "./initial-network.ts";
 import { saveLayersModel } from "./layers-model.ts";
+import { startLoader } from "./loader.ts";
 import { metadataFromDescription } from "./model-description.ts";
 import { findNetwork } from "./networks.ts";
 import { planFromLayersModel } from "./plan.ts";
-import { createRandom, type Random, randomFromState } from "./random.ts";
-import { learningRateAt } from "./schedules.ts";
+import { learningRateAt, progressAt } from "./schedules.ts";
 import type { EpochReport, TrainingListeners, TrainingRequest, TrainingResult } from "./training.ts";
 import { checkTrainingData, type TrainingData } from "./training-data.ts";
+import { validate } from "./validation.ts";
+import { createWeightAveraging } from "./weight-averaging.ts";
 
 const progressIntervalMs = 250;
+const beginning = { step: 0, elapsedMs: 0, initialLoss: 0, sums: noSums };
 
 /**
  * Trains on the calling thread. `isCancelled` is asked at the start and before every step; a training that it stops throws CANCELLED. Other
@@ -31,22 +37,27 @@ export async function train(
   listeners: TrainingListeners,
   isCancelled: () => boolean,
 ): Promise<TrainingResult> {
-  const { config, data } = request;
+  const startedMs = performance.now();
+  const { network, config, data } = request;
+  const throwIfCancelled = (): void => {
+    if (isCancelled()) throw new AppError("CANCELLED", "the training was cancelled");
+  };
   checkTrainingData(data, config);
-  if (isCancelled()) throw new AppError("CANCELLED", "the training was cancelled before it began");
+  throwIfCancelled();
   const checkpoint = request.checkpoint && resume(request, request.checkpoint);
-  const model = findNetwork(request.network).build({ ...data, classes: data.classes.length, seed: config.seed });
+  const images = splitTrainingData(data, config);
+  const model = buildInitialNetwork(findNetwork(network), { data, images: images.training, seed: config.seed });
   const trainer = await findEngine(request.engine ?? defaultEngine).createTrainer({
     model,
     config,
     normalization: data,
-    ...(checkpoint && { state: checkpoint.state }),
+    ...(checkpoint && { state: checkpoint.tensors.state }),
   });
   try {
-    const random = checkpoint ? randomFromState(checkpoint.random) : createRandom(config.seed);
-    const epochs = await runEpochs({ request, listeners, isCancelled, trainer, random, checkpoint });
-    trainer.writeWeights();
-    return await packResult(request, { model, trainer, epochs });
+    const run = { request, listeners, throwIfCancelled, checkpoint, images, model, trainer, startedMs };
+    const { weights, ...outcome } = await runEpochs(run);
+    trainer.writeWeights(weights);
+    return await packResult(request, { model, trainer, ...outcome });
   } finally {
     await trainer.release();
     model.dispose();
@@ -56,69 +67,113 @@ export async function train(
 interface Run {
   readonly request: TrainingRequest;
   readonly listeners: TrainingListeners;
-  readonly isCancelled: () => boolean;
-  readonly trainer: NetworkTrainer;
-  readonly random: Random;
+  readonly throwIfCancelled: () => void;
   readonly checkpoint: Checkpoint | undefined;
+  readonly images: DataSplit;
+  readonly model: LayersModel;
+  readonly trainer: NetworkTrainer;
+  /** Of this process's part of the training, on the clock of `performance`. */
+  readonly startedMs: number;
 }
 
-async function runEpochs(run: Run): Promise<EpochReport[]> {
-  const { request, listeners, trainer, random, checkpoint } = run;
+interface Outcome extends Pick<TrainingResult, "epochs" | "end" | "keptEpoch"> {
+  /** Those that the model gets. */
+  readonly weights: ReadonlyMap<string, Float32Array>;
+}
+
+async function runEpochs(run: Run): Promise<Outcome> {
+  const { request, listeners, throwIfCancelled, checkpoint, images, model, trainer } = run;
   const { network, config, data } = request;
-  const done = [...(checkpoint?.epochs ?? [])];
-  let step = checkpoint?.step ?? 0;
-  while (done.length < config.epochs) {
-    const report = await runEpoch(run, done, step);
-    step += stepsPerEpoch(request);
-    done.push(report);
-    const snapshot = { network, config, data: signature(data), epochs: done, step, random: random.state() };
-    listeners.onEpoch?.(report);
-    listeners.onCheckpoint?.(encodeCheckpoint({ ...snapshot, state: trainer.state() }));
-  }
-  return done;
-}
+  const { batchSize, maxMinutes, intraOpThreads } = config;
+  const stepsPerEpoch = Math.floor(images.training.length / batchSize);
+  const steps = config.epochs * stepsPerEpoch;
 
-async function runEpoch(run: Run, done: readonly EpochReport[], firstStep: number): Promise<EpochReport> {
-  const { request, listeners, isCancelled, trainer, random } = run;
-  const { config, data } = request;
-  const [epoch, epochs, steps] = [done.length + 1, config.epochs, stepsPerEpoch(request)];
-  const started = performance.now();
-  let [lossSum, correct, step, reported, learningRate] = [0, 0, 0, started, 0];
-  for (const batch of epochBatches({ data, config, masks: trainer.masks, random })) {
-    if (isCancelled()) throw new AppError("CANCELLED", `the training was cancelled in epoch ${epoch} of ${epochs}`);
-    const position = { step: firstStep + step, steps: steps * epochs, peak: config.optimizer.learningRate };
-    learningRate = learningRateAt(config.schedule, position);
-    const result = await trainer.step(batch, { step: position.step, learningRate });
-    if (!Number.isFinite(result.loss)) throw diverged({ epoch, step: step + 1, loss: result.loss });
-    step++;
-    lossSum += result.loss;
-    correct += result.correct;
-    if (performance.now() - reported >= progressIntervalMs) {
-      reported = performance.now();
-      listeners.onProgress?.({ epoch, epochs, step, steps, loss: lossSum / step });
-    }
-  }
-  const durationMs = performance.now() - started;
-  const images = steps * config.batchSize;
-  return {
-    epoch,
-    epochs,
-    loss: lossSum / steps,
-    accuracy: correct / images,
-    learningRate,
-    imagesPerSecond: (images / durationMs) * 1000,
-    durationMs,
-    remainingMs: durationMs * (epochs - epoch),
+  // Where the training is: at its beginning, or where the checkpoint was made.
+  const epochs = [...(checkpoint?.epochs ?? [])];
+  let { step, initialLoss, sums } = checkpoint ?? beginning;
+  let best = checkpoint?.tensors.best ?? new Map<string, Float32Array>();
+  const averaging = createWeightAveraging(config.weightAveraging, trainer, checkpoint?.tensors.average);
+  let [savedMs, toldMs, learningRate] = [performance.now(), performance.now(), 0];
+
+  const elapsedMs = () => (checkpoint?.elapsedMs ?? 0) + performance.now() - run.startedMs;
+  const progress = () => progressAt({ step, steps, elapsedMs: elapsedMs(), maxMinutes });
+  const measures = () => {
+    const leftMs = maxMinutes === 0 ? Number.POSITIVE_INFINITY : 60_000 * maxMinutes - elapsedMs();
+    return measureEpoch(sums, { config, epoch: epochs.length + 1, learningRate, stepsLeft: steps - step, leftMs });
   };
+  const checkHealth = () => {
+    const losses = { meanLoss: sums.loss / sums.steps, initialLoss, classes: data.classes.length };
+    checkConvergence(losses, trainer.state(), { epoch: epochs.length + 1, step: sums.steps });
+  };
+  const save = () => {
+    const position = {
+      network,
+      config,
+      data: signature(data),
+      epochs,
+      step,
+      elapsedMs: elapsedMs(),
+      initialLoss,
+      sums,
+    };
+    const tensors = { state: trainer.state(), average: averaging.state(), best };
+    const file = encodeCheckpoint({ ...position, tensors });
+    listeners.onCheckpoint?.(file, { epochs: epochs.length, steps: sums.steps });
+    savedMs = performance.now();
+  };
+
+  const loader = startLoader({ data, config, masks: trainer.masks, images: images.training, firstStep: step, steps });
+  try {
+    for (;;) {
+      const end = sums.steps === 0 ? trainingEnd(config, epochs, progress()) : undefined;
+      if (end !== undefined) {
+        const keepsBest = config.keep === "best";
+        const keptEpoch = keepsBest ? bestEpoch(epochs) : epochs.length;
+        return { epochs, end, keptEpoch, weights: keepsBest ? best : averaging.weights() };
+      }
+
+      do {
+        throwIfCancelled();
+        const stepStartedMs = performance.now();
+        const position = { progress: progress(), stepShare: 1 / steps, peak: config.optimizer.learningRate };
+        learningRate = learningRateAt(config.schedule, position);
+        const { loss, correct } = await trainer.step(await loader.next(), { step, learningRate });
+        checkLoss(loss, { epoch: epochs.length + 1, step: sums.steps + 1 });
+        if (step === 0) initialLoss = loss;
+        step++;
+        averaging.update({ step: step - 1, progress: progress() });
+        sums = addStep(sums, { loss, correct, durationMs: performance.now() - stepStartedMs });
+        if (performance.now() - toldMs >= progressIntervalMs) {
+          listeners.onProgress?.({ ...measures(), step: sums.steps, steps: stepsPerEpoch });
+          toldMs = performance.now();
+        }
+        if (step % stepsPerEpoch !== 0 && performance.now() - savedMs >= 60_000 * config.checkpointMinutes) {
+          checkHealth();
+          save();
+        }
+      } while (step % stepsPerEpoch !== 0 && progress() < 1);
+
+      checkHealth();
+      let report: EpochReport = { ...measures(), durationMs: sums.durationMs };
+      if (images.validation.length > 0) {
+        trainer.writeWeights(averaging.weights());
+        const options = { data, images: images.validation, intraOpThreads, throwIfCancelled };
+        const { accuracy, loss } = await validate(model, options);
+        report = { ...report, validationAccuracy: accuracy, validationLoss: loss };
+      }
+      epochs.push(report);
+      sums = noSums;
+      if (config.keep === "best" && bestEpoch(epochs) === report.epoch) best = copyOf(averaging.weights());
+      listeners.onEpoch?.(report);
+      save();
+    }
+  } finally {
+    await loader.close();
+  }
 }
 
-function stepsPerEpoch({ config, data }: TrainingRequest): number {
-  return Math.floor(data.labels.length / config.batchSize);
-}
-
-function diverged({ epoch, step, loss }: { epoch: number; step: number; loss: number }): AppError {
-  const message = `the loss became ${loss} in epoch ${epoch}, step ${step}; train with a smaller learning rate`;
-  return new AppError("TRAINING_DIVERGED", message, { details: { epoch: `${epoch}`, step: `${step}` } });
+function copyOf(weights: ReadonlyMap<string, Float32Array>): Map<string, Float32Array> {
+  return new Map(Array.from(weights, ([key, values]) => [key, values.slice()]));
 }
 
 function resume({ network, config, data }: TrainingRequest, bytes: Uint8Array): Checkpoint {
@@ -133,7 +188,7 @@ function signature({ classes, channels, height, width, labels }: TrainingData): 
 
 async function packResult(
   { network, config, data }: TrainingRequest,
-  { model, trainer, epochs }: { model: LayersModel; trainer: NetworkTrainer; epochs: readonly EpochReport[] },
+  { model, trainer, ...outcome }: { model: LayersModel; trainer: NetworkTrainer } & Omit<Outcome, "weights">,
 ): Promise<TrainingResult> {
   const { parameterCount, forwardFlopsPerImage } = trainer;
   const { classes, channels, height, width, mean, standardDeviation } = data;
@@ -144,5 +199,5 @@ async function packResult(
     standardDeviation,
     metadata: { ...metadata, "millrace.training_config": JSON.stringify(config) },
   });
-  return { onnx, layersModel: await saveLayersModel(model), config, epochs, parameterCount, forwardFlopsPerImage };
+  return { ...outcome, onnx, layersModel: await saveLayersModel(model), config, parameterCount, forwardFlopsPerImage };
 }

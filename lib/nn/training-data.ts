@@ -1,6 +1,7 @@
 /** The images a network is trained on, and the checks before any work is done. */
 import { AppError } from "../errors.ts";
 import type { TrainingConfig } from "./configuration.ts";
+import { splitTrainingData } from "./data-split.ts";
 import type { Normalization } from "./preprocessing.ts";
 
 /** A training set in memory. Both arrays lie on a SharedArrayBuffer, so that the training's thread reads them in place. */
@@ -18,20 +19,33 @@ export interface TrainingData extends Normalization {
 
 /** Throws DATASET_INVALID or CONFIGURATION_INVALID for data that cannot be trained on with this configuration. */
 export function checkTrainingData(data: TrainingData, config: TrainingConfig): void {
-  const { classes, height, width, pixels, labels } = data;
+  const { classes, pixels, labels } = data;
   const problem = shapeProblem(data) ?? labelProblem(classes, labels);
   if (problem !== undefined) throw new AppError("DATASET_INVALID", `the training data cannot be used: ${problem}`);
-  if (config.batchSize > labels.length) {
-    const message = `batchSize ${config.batchSize} is more than the ${labels.length} images there are; set a smaller batchSize`;
+  const images = splitTrainingData(data, config).training.length;
+  if (config.batchSize > images) {
+    const message = `batchSize ${config.batchSize} is more than the ${images} images there are to train on; set a smaller batchSize`;
     throw new AppError("CONFIGURATION_INVALID", message, { details: { key: "batchSize" } });
   }
-  const limit = Math.min(height, width) - 1;
-  if (config.augmentation.translation > limit) {
-    const message = `augmentation.translation ${config.augmentation.translation} is more than images of ${height}x${width} allow`;
-    throw new AppError("CONFIGURATION_INVALID", message, { details: { key: "augmentation.translation" } });
-  }
+  checkSizes(data, config);
   if (!(pixels.buffer instanceof SharedArrayBuffer) || !(labels.buffer instanceof SharedArrayBuffer)) {
     throw new AppError("INTERNAL", "the training data's pixels and labels must lie on a SharedArrayBuffer");
+  }
+}
+
+/** Throws CONFIGURATION_INVALID for what does not fit the number of classes or the size of the images. */
+function checkSizes({ classes, height, width }: TrainingData, { classWeights, augmentation }: TrainingConfig): void {
+  const refuse = (key: string, message: string): never => {
+    throw new AppError("CONFIGURATION_INVALID", message, { details: { key } });
+  };
+  if (typeof classWeights === "object" && classWeights.length !== classes.length) {
+    refuse("classWeights", `classWeights has ${classWeights.length} numbers, there are ${classes.length} classes`);
+  }
+  const limits = { translation: Math.min(height, width) - 1, cutout: Math.min(height, width) } as const;
+  for (const key of ["translation", "cutout"] as const) {
+    if (augmentation[key] <= limits[key]) continue;
+    const message = `augmentation.${key} ${augmentation[key]} is more than images of ${height}x${width} allow`;
+    refuse(`augmentation.${key}`, `${message}; set at most ${limits[key]}`);
   }
 }
 

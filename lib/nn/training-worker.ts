@@ -2,7 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { type ErrorMessage, messageFromError } from "./thread.ts";
 import { train } from "./trainer.ts";
-import type { EpochReport, TrainingProgress, TrainingRequest, TrainingResult } from "./training.ts";
+import type { CheckpointPosition, EpochReport, TrainingProgress, TrainingRequest, TrainingResult } from "./training.ts";
 
 export interface TrainingWorkerData {
   readonly request: TrainingRequest;
@@ -13,7 +13,7 @@ export interface TrainingWorkerData {
 export type TrainingMessage =
   | { readonly kind: "epoch"; readonly report: EpochReport }
   | { readonly kind: "progress"; readonly progress: TrainingProgress }
-  | { readonly kind: "checkpoint"; readonly checkpoint: Uint8Array }
+  | { readonly kind: "checkpoint"; readonly checkpoint: Uint8Array; readonly position: CheckpointPosition }
   | { readonly kind: "done"; readonly result: TrainingResult }
   | { readonly kind: "failed"; readonly error: ErrorMessage };
 
@@ -27,7 +27,7 @@ try {
     {
       onEpoch: (report) => send({ kind: "epoch", report }),
       onProgress: (progress) => send({ kind: "progress", progress }),
-      onCheckpoint: (checkpoint) => send({ kind: "checkpoint", checkpoint }),
+      onCheckpoint: (checkpoint, position) => send({ kind: "checkpoint", checkpoint, position }),
     },
     () => Atomics.load(cancelled, 0) !== 0,
   );

@@ -9,23 +9,35 @@ import { errorFromMessage, startThread } from "./thread.ts";
 import { checkTrainingData, type TrainingData } from "./training-data.ts";
 import type { TrainingMessage, TrainingWorkerData } from "./training-worker.ts";
 
-/** What an epoch came to. */
-export interface EpochReport {
+/** An epoch as its steps show it, when it has ended or while it is under way. */
+export interface EpochMeasures {
   /** From 1. */
   readonly epoch: number;
-  /** Epochs of the whole training. */
+  /** Epochs of the whole training, if nothing ends it before. */
   readonly epochs: number;
   /** Mean over the epoch's batches, of augmented images, with L2 penalties. */
   readonly loss: number;
   /** Share of the epoch's augmented images classified right while training, in [0, 1]. */
   readonly accuracy: number;
-  /** Of the epoch's last step. */
+  /** Of the last step. */
   readonly learningRate: number;
+  /** Of the epoch's steps; measurements in between and checkpoints are left out. */
   readonly imagesPerSecond: number;
-  readonly durationMs: number;
-  /** Estimate for the epochs still to come. */
+  /** Estimate for the steps still to come. */
   readonly remainingMs: number;
 }
+
+/** What an epoch came to. The last one is shorter than the others where time ran out. */
+export interface EpochReport extends EpochMeasures {
+  readonly durationMs: number;
+  /** Share of the validation images that the weights at the epoch's end, averaged where they are, classify right. Absent without validation. */
+  readonly validationAccuracy?: number;
+  /** Mean cross-entropy of the validation images, in nats. Absent without validation. */
+  readonly validationLoss?: number;
+}
+
+/** Why a training ended. */
+export type TrainingEnd = "completed" | "early stopping" | "time budget";
 
 /** What to train, how, and on what. */
 export interface TrainingRequest {
@@ -40,24 +52,27 @@ export interface TrainingRequest {
 }
 
 /** A position within an epoch. */
-export interface TrainingProgress {
-  /** From 1. */
-  readonly epoch: number;
-  readonly epochs: number;
+export interface TrainingProgress extends EpochMeasures {
   /** Steps of this epoch done, and all of them. */
   readonly step: number;
   readonly steps: number;
-  /** Mean over the epoch so far. */
-  readonly loss: number;
+}
+
+/** Where a checkpoint was made. */
+export interface CheckpointPosition {
+  /** Epochs done. */
+  readonly epochs: number;
+  /** Steps of the epoch under way; 0 right after an epoch. */
+  readonly steps: number;
 }
 
 /** Called on the way; what they throw ends the training. */
 export interface TrainingListeners {
   onEpoch?(report: EpochReport): void;
-  /** A few times a second. */
+  /** A few times a second, but not more often than there are steps. */
   onProgress?(progress: TrainingProgress): void;
-  /** After each epoch and its `onEpoch`. */
-  onCheckpoint?(checkpoint: Uint8Array): void;
+  /** After each epoch and its `onEpoch`, and every `checkpointMinutes` within one. */
+  onCheckpoint?(checkpoint: Uint8Array, position: CheckpointPosition): void;
 }
 
 export interface TrainingResult {
@@ -66,6 +81,9 @@ export interface TrainingResult {
   readonly layersModel: LayersModelFiles;
   readonly config: TrainingConfig;
   readonly epochs: readonly EpochReport[];
+  /** Number of the epoch whose weights the model has. */
+  readonly keptEpoch: number;
+  readonly end: TrainingEnd;
   readonly parameterCount: number;
   /** Convolutions and matrix products, a multiplication and an addition as two. */
   readonly forwardFlopsPerImage: number;
@@ -145,7 +163,7 @@ function deliver(
       listeners.onProgress?.(message.progress);
       break;
     case "checkpoint":
-      listeners.onCheckpoint?.(message.checkpoint);
+      listeners.onCheckpoint?.(message.checkpoint, message.position);
       break;
     case "done":
       outcome.resolve(message.result);

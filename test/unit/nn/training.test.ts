@@ -20,7 +20,7 @@ const data = blotData({ images: 128 });
 const overrides = {
   epochs: 4,
   batchSize: 32,
-  augmentation: { horizontalFlip: false, translation: 1 },
+  augmentation: { translation: 1 },
   intraOpThreads: 2,
 };
 
@@ -204,7 +204,7 @@ test("the loop can run on the calling thread, where it stops when it is told to"
   await assertRejects(
     train(requestFor("small"), {}, () => ++steps > 2),
     "CANCELLED",
-    /epoch 1 of 4/,
+    /the training was cancelled/,
   );
 });
 

@@ -1,0 +1,71 @@
+/** The arithmetic of epochs: what the steps of one add up to, which was the best, and whether another follows. */
+import type { TrainingConfig } from "./configuration.ts";
+import type { EpochMeasures, EpochReport, TrainingEnd } from "./training.ts";
+
+/** Sums over the steps of the epoch under way. */
+export interface EpochSums {
+  readonly steps: number;
+  readonly loss: number;
+  /** Images classified right. */
+  readonly correct: number;
+  /** Spent in steps, breaks and checkpoints left out. */
+  readonly durationMs: number;
+}
+
+/** Those of an epoch that has not begun. */
+export const noSums: EpochSums = { steps: 0, loss: 0, correct: 0, durationMs: 0 };
+
+/** The sums after one more step. */
+export function addStep(sums: EpochSums, step: Omit<EpochSums, "steps">): EpochSums {
+  return {
+    steps: sums.steps + 1,
+    loss: sums.loss + step.loss,
+    correct: sums.correct + step.correct,
+    durationMs: sums.durationMs + step.durationMs,
+  };
+}
+
+export interface EpochPosition {
+  readonly config: TrainingConfig;
+  /** From 1. */
+  readonly epoch: number;
+  readonly learningRate: number;
+  /** Steps to the end of the whole training. */
+  readonly stepsLeft: number;
+  /** What is left of the time that the training may take. */
+  readonly leftMs: number;
+}
+
+/** An epoch as its steps so far show it. */
+export function measureEpoch(sums: EpochSums, position: EpochPosition): EpochMeasures {
+  const { config, epoch, learningRate, stepsLeft, leftMs } = position;
+  const images = sums.steps * config.batchSize;
+  const remainingMs = (stepsLeft * sums.durationMs) / sums.steps;
+  return {
+    epoch,
+    epochs: config.epochs,
+    loss: sums.loss / sums.steps,
+    accuracy: sums.correct / images,
+    learningRate,
+    imagesPerSecond: (1000 * images) / sums.durationMs,
+    remainingMs: Math.max(0, Math.min(remainingMs, leftMs)),
+  };
+}
+
+/** The number of the epoch with the highest validation accuracy, the first of several. 0 where there is none. */
+export function bestEpoch(epochs: readonly EpochReport[]): number {
+  const accuracies = epochs.map(({ validationAccuracy = -1 }) => validationAccuracy);
+  return epochs[accuracies.indexOf(Math.max(...accuracies))]?.epoch ?? 0;
+}
+
+/** Why the training ends after the epochs done, or undefined where another follows. `progress` is the share of it that is done. */
+export function trainingEnd(
+  { epochs: most, patience }: Pick<TrainingConfig, "epochs" | "patience">,
+  epochs: readonly EpochReport[],
+  progress: number,
+): TrainingEnd | undefined {
+  if (epochs.length >= most) return "completed";
+  if (epochs.length === 0) return undefined;
+  if (progress >= 1) return "time budget";
+  return patience > 0 && epochs.length - bestEpoch(epochs) >= patience ? "early stopping" : undefined;
+}
