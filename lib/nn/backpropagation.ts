@@ -1,4 +1,5 @@
 /** Reverse-mode differentiation over a plan: the forward pass records each layer, the backward pass goes through them in reverse. */
+import { AppError } from "../errors.ts";
 import { blame, runThrough } from "./forward-pass.ts";
 import type { LayerNode, TrainedLayer } from "./layers/definition.ts";
 import { findLayer } from "./layers.ts";
@@ -30,12 +31,14 @@ export function recordForward(graph: Graph, plan: NetworkPlan, { input, weights,
   const trainable = new Set<string>();
   const logits = runThrough(plan, input, (node, inputs) => {
     const needsGradient = node.inputs.map((name) => trainable.has(name));
+    const scope = { graph, node, inputs, weights: weights.get(node.name) ?? {} };
+    if (isFrozen(node)) {
+      if (needsGradient.includes(true)) throw frozenTooLate();
+      return findLayer(node).infer(scope);
+    }
     if (node.weights.length > 0 || needsGradient.includes(true)) trainable.add(node.name);
     const trained = findLayer(node).train({
-      graph,
-      node,
-      inputs,
-      weights: weights.get(node.name) ?? {},
+      ...scope,
       needsGradient,
       mask: (rate) => mask(node, inputs[0].shape.map(Number), rate),
     });
@@ -43,6 +46,21 @@ export function recordForward(graph: Graph, plan: NetworkPlan, { input, weights,
     return trained.output;
   });
   return { logits, layers };
+}
+
+/**
+ * Whether a layer has weights that stay what they are. It then works as in inference: batch normalisation by its running statistics, as in
+ * Keras (TensorFlow.js goes on with the batch's).
+ */
+export function isFrozen(node: LayerNode): boolean {
+  return !node.trainable && node.weights.length > 0;
+}
+
+function frozenTooLate(): AppError {
+  return new AppError(
+    "LAYER_UNSUPPORTED",
+    "it is frozen behind a layer that is trained; only the first layers can be frozen",
+  );
 }
 
 /** Adds the backward pass, from the gradient to the logits; returns the gradients to the weights by node name. */

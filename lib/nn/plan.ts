@@ -58,7 +58,7 @@ export function planFromLayersModel(model: LayersModel): NetworkPlan {
 /** Puts trained weights, by `weightKey` and in the ONNX layout, into the model they came from. */
 export function writeWeights(model: LayersModel, plan: NetworkPlan, values: ReadonlyMap<string, Float32Array>): void {
   for (const node of plan.nodes) {
-    if (node.weights.length === 0) continue;
+    if (node.weights.length === 0 || !node.trainable) continue;
     const tensors = node.weights.map((weight) => {
       const trained = values.get(weightKey(node, weight)) ?? weight.values;
       const back = inverseAxes(weight.axes ?? weight.shape.map((_, axis) => axis));
@@ -75,9 +75,11 @@ export function weightKey(node: LayerNode, weight: { readonly name: string }): s
   return `${node.name}/${weight.name}`;
 }
 
-/** Number of trained parameters; running statistics do not count. */
+/** Number of trained parameters; running statistics and frozen layers do not count. */
 export function parameterCount(plan: NetworkPlan): number {
-  const trained = plan.nodes.flatMap((node) => node.weights).filter((weight) => weight.role !== "statistic");
+  const trained = plan.nodes
+    .flatMap((node) => (node.trainable ? node.weights : []))
+    .filter((weight) => weight.role !== "statistic");
   return trained.reduce((sum, weight) => sum + weight.values.length, 0);
 }
 
@@ -96,8 +98,8 @@ function nodesFromLayer(layer: Layer, outputs: ReadonlyMap<string, string>): Lay
     inputShapes: (layer.inboundNodes[0]?.inputShapes ?? []).map(perImageShape),
     outputShape: perImageShape(layer.outputShape),
     weights: [],
+    trainable: layer.trainable !== false,
   } satisfies LayerNode;
-  if (layer.trainable === false) throw unsupported(bare, "is frozen (trainable: false)");
   if (isSoftmax(bare)) return [bare];
   const node = { ...bare, weights: readWeights(layer, bare) };
   const { activation } = config;
@@ -114,6 +116,7 @@ function activationNode(node: LayerNode, activation: unknown): LayerNode {
     inputShapes: [node.outputShape],
     outputShape: node.outputShape,
     weights: [],
+    trainable: true,
   };
 }
 

@@ -2,12 +2,14 @@
  * The training step as one ONNX graph: forward pass, softmax cross-entropy, backward pass, optimiser. What is trained
  * (weights, running statistics, the optimiser's tensors) goes in as inputs and comes out as outputs named `next/...`.
  */
-import { backpropagate, type NamedValues, recordForward } from "./backpropagation.ts";
+import { backpropagate, isFrozen, type NamedValues, recordForward, type Tape } from "./backpropagation.ts";
+import type { OptimizerConfig } from "./configuration.ts";
 import { crossEntropy } from "./cross-entropy.ts";
 import { type LayerNode, weight as namedWeight, type Weight } from "./layers/definition.ts";
 import { createGraph, type Graph, type Value } from "./onnx/graph.ts";
-import { add, multiply, reduce, scale } from "./onnx/operators.ts";
+import { add, divide, maximum, multiply, reduce, scale, unary } from "./onnx/operators.ts";
 import type { Optimizer } from "./optimizers/definition.ts";
+import { createOptimizer, parameterGroup } from "./optimizers.ts";
 import { type NetworkPlan, weightKey } from "./plan.ts";
 import { type Normalization, normalizePixels } from "./preprocessing.ts";
 
@@ -29,8 +31,8 @@ export interface MaskInput {
 /** A compiled training step. */
 export interface TrainingProgram {
   /**
-   * Inputs: `pixels` uint8 [N, C, H, W], `targets` float32 [N, classes] (each row sums to 1), the masks, the optimiser's
-   * scalars, the state. Outputs: `loss` (mean over the batch, with L2 penalties), `correct`, and the state under `next/`.
+   * Inputs: `pixels` uint8 [N, C, H, W], `targets` float32 [N, classes] (each row sums to the image's weight, mostly 1), the masks,
+   * the optimiser's scalars, the state. Outputs: `loss` (mean over the batch, with L2 penalties), `correct`, and the state under `next/`.
    */
   readonly model: Uint8Array;
   readonly batchSize: number;
@@ -43,12 +45,12 @@ export interface TrainingProgram {
 export interface TrainingProgramOptions {
   readonly batchSize: number;
   readonly normalization: Normalization;
-  readonly optimizer: Optimizer;
+  readonly optimizer: OptimizerConfig;
 }
 
 /** Compiles the training step of a network for one batch size. */
 export function buildTrainingProgram(plan: NetworkPlan, options: TrainingProgramOptions): TrainingProgram {
-  const { batchSize, optimizer } = options;
+  const { batchSize } = options;
   const { channels, height, width } = plan.input;
   const graph = createGraph({ name: "training-step" });
   const pixels = graph.input("pixels", "uint8", [batchSize, channels, height, width]);
@@ -67,10 +69,10 @@ export function buildTrainingProgram(plan: NetworkPlan, options: TrainingProgram
   const { loss, correct, gradient } = crossEntropy(graph, tape.logits, targets);
   const gradients = backpropagate(graph, tape, gradient);
 
-  const penalties: Value[] = [];
-  const update = createUpdater(graph, { optimizer, state, penalties });
+  const { parameters, penalties } = collectParameters(graph, state, { layers: tape.layers, gradients });
+  const optimizer = addUpdates(graph, parameters, { config: options.optimizer, state });
   for (const { node, trained } of tape.layers) {
-    update(node, { ...gradients.get(node.name), ...trained.updates });
+    for (const [name, value] of Object.entries(trained.updates ?? {})) graph.output(`next/${node.name}/${name}`, value);
   }
   graph.output(
     "loss",
@@ -103,7 +105,14 @@ function createStateInputs(graph: Graph): StateInputs {
     tensors,
     weights: (node) =>
       Object.fromEntries(
-        node.weights.map((weight) => [weight.name, declare(weightKey(node, weight), weight.shape, weight.values)]),
+        node.weights.map((weight) => {
+          const [key, { shape, values }] = [weightKey(node, weight), weight];
+          // What is frozen is a constant: ONNX Runtime then arranges it once for its fastest convolution.
+          return [
+            weight.name,
+            isFrozen(node) ? graph.tensor(key, "float32", shape, values) : declare(key, shape, values),
+          ];
+        }),
       ),
     slot: (name, shape) =>
       declare(name, shape, new Float32Array(shape.reduce((product, length) => product * length, 1))),
@@ -111,37 +120,79 @@ function createStateInputs(graph: Graph): StateInputs {
   };
 }
 
-interface UpdaterContext {
-  readonly optimizer: Optimizer;
-  readonly state: StateInputs;
-  /** Collects what L2 regularisers add to the loss. */
-  readonly penalties: Value[];
+/** A parameter with the gradient of the whole loss to it, penalties included. */
+interface Parameter {
+  readonly key: string;
+  readonly weight: Weight;
+  readonly gradient: Value;
 }
 
-/** Returns the function that adds the update of one layer's weights, given their gradients or new values by name. */
-function createUpdater(graph: Graph, { optimizer, state, penalties }: UpdaterContext) {
-  const names = Object.keys(optimizer.scalars(1, 1));
-  const scalars = Object.fromEntries(names.map((name) => [name, graph.input(name, "float32", [])]));
-  const updateWeight = (key: string, weight: Weight, gradient: Value): void => {
-    const parameter = state.get(key);
+/** The trained parameters of all layers, and what their L2 regularisers add to the loss. */
+function collectParameters(
+  graph: Graph,
+  state: StateInputs,
+  { layers, gradients }: { layers: Tape["layers"]; gradients: ReadonlyMap<string, NamedValues> },
+): { parameters: Parameter[]; penalties: Value[] } {
+  const penalties: Value[] = [];
+  const parameters = layers.flatMap(({ node }) =>
+    node.weights
+      .filter(({ role }) => role !== "statistic")
+      .map((weight) => {
+        const key = weightKey(node, weight);
+        const gradient = namedWeight(gradients.get(node.name) ?? {}, weight.name);
+        return {
+          key,
+          weight,
+          gradient: regularized(graph, { weight, parameter: state.get(key), gradient, penalties }),
+        };
+      }),
+  );
+  return { parameters, penalties };
+}
+
+/** Adds the optimiser's update of every parameter, and returns the optimiser. */
+function addUpdates(
+  graph: Graph,
+  parameters: readonly Parameter[],
+  { config, state }: { config: OptimizerConfig; state: StateInputs },
+): Optimizer {
+  const optimizer = createOptimizer(config);
+  const scalars = Object.fromEntries(
+    Object.keys(optimizer.scalars(1, 1)).map((name) => [name, graph.input(name, "float32", [])]),
+  );
+  const clipping = clippingFactor(graph, parameters, config.gradientClipNorm);
+  for (const { key, weight, gradient } of parameters) {
+    const { learningRateFactor, weightDecay } = parameterGroup(config, weight.role);
     const slots = optimizer.slots.map((slot) => [slot, state.slot(`${key}/${slot}`, weight.shape)] as const);
     const updated = optimizer.update(graph, {
-      parameter,
-      gradient: regularized(graph, { weight, parameter, gradient, penalties }),
+      parameter: state.get(key),
+      gradient: clipping === undefined ? gradient : multiply(graph, gradient, clipping),
       slots: Object.fromEntries(slots),
       scalars,
-      decays: weight.role === "weight",
+      learningRate: scale(graph, namedWeight(scalars, "learningRate"), learningRateFactor),
+      weightDecay,
     });
     graph.output(`next/${key}`, updated.parameter);
     for (const [slot, value] of Object.entries(updated.slots)) graph.output(`next/${key}/${slot}`, value);
-  };
-  return (node: LayerNode, values: NamedValues): void => {
-    for (const weight of node.weights) {
-      const value = namedWeight(values, weight.name);
-      if (weight.role === "statistic") graph.output(`next/${weightKey(node, weight)}`, value);
-      else updateWeight(weightKey(node, weight), weight, value);
-    }
-  };
+  }
+  return optimizer;
+}
+
+/** limit / max(limit, norm), with the norm of all gradients as one vector (Pascanu et al. 2013, arXiv 1211.5063); undefined without a limit. */
+function clippingFactor(graph: Graph, parameters: readonly Parameter[], limit: number): Value | undefined {
+  if (limit === 0) return undefined;
+  const squares = parameters.map(({ gradient }) => sumOfSquares(graph, gradient));
+  const norm = unary(
+    graph,
+    "Sqrt",
+    squares.reduce((sum, square) => add(graph, sum, square)),
+  );
+  return divide(graph, graph.constant(limit), maximum(graph, norm, graph.constant(limit)));
+}
+
+function sumOfSquares(graph: Graph, value: Value): Value {
+  const axes = value.shape.map((_, axis) => axis);
+  return reduce(graph, "ReduceSum", multiply(graph, value, value), axes);
 }
 
 /** Adds 2 l2 w to the gradient and l2 sum(w^2) to the penalties: the Layers API's kernel regulariser. */
@@ -152,8 +203,6 @@ function regularized(
   const { weight, parameter, gradient, penalties } = options;
   const { l2 = 0 } = weight;
   if (l2 === 0) return gradient;
-  const axes = parameter.shape.map((_, axis) => axis);
-  const squares = reduce(graph, "ReduceSum", multiply(graph, parameter, parameter), axes);
-  penalties.push(scale(graph, squares, l2));
+  penalties.push(scale(graph, sumOfSquares(graph, parameter), l2));
   return add(graph, gradient, scale(graph, parameter, 2 * l2));
 }

@@ -1,6 +1,7 @@
 /** What a network has to say of itself. One file in this folder describes one network. */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
-import type { TrainingConfig } from "../configuration.ts";
+import type { TrainingDefaults } from "../configuration.ts";
+import type { core } from "../tensorflow.ts";
 
 /** What a network is built for. */
 export interface NetworkInput {
@@ -23,6 +24,11 @@ export interface NetworkDefinition {
   readonly description: string;
   /** The network with its initial weights. It ends in a softmax over the classes. */
   build(input: NetworkInput): LayersModel;
+  /**
+   * Sets initial weights that depend on the data, on a model that `build` has made. `images` are some of the training set, normalised, [N, H, W, C].
+   * Default: nothing.
+   */
+  initialize?(model: LayersModel, images: core.Tensor4D): void;
   /** How it is trained where nothing else is said. */
-  readonly defaults: TrainingConfig;
+  readonly defaults: TrainingDefaults;
 }

@@ -30,12 +30,9 @@ export const paper: NetworkDefinition = {
   defaults: {
     epochs: 40,
     batchSize: 64,
-    seed: 1,
-    optimizer: { kind: "adam", learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, weightDecay: 0 },
-    schedule: { kind: "cosine", warmUp: 0.05, final: 0 },
-    labelSmoothing: 0,
-    augmentation: { horizontalFlip: true, translation: 3 },
-    intraOpThreads: 0,
+    optimizer: { kind: "adam", learningRate: 1e-3 },
+    schedule: { kind: "cosine", warmUp: 0.05 },
+    augmentation: { horizontalFlip: "random", translation: 3 },
   },
 };
 

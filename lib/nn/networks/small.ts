@@ -42,11 +42,9 @@ export const small: NetworkDefinition = {
   defaults: {
     epochs: 12,
     batchSize: 64,
-    seed: 1,
-    optimizer: { kind: "sgd", learningRate: 0.1, momentum: 0.9, nesterov: true, weightDecay: 5e-3 },
-    schedule: { kind: "one-cycle", warmUp: 0.25, initial: 0.2, final: 0.01 },
+    optimizer: { kind: "sgd", learningRate: 0.1, weightDecay: 5e-3 },
+    schedule: { kind: "one-cycle" },
     labelSmoothing: 0.1,
-    augmentation: { horizontalFlip: true, translation: 2 },
-    intraOpThreads: 0,
+    augmentation: { horizontalFlip: "random", translation: 2 },
   },
 };

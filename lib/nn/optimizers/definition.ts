@@ -8,10 +8,12 @@ export interface ParameterUpdate {
   readonly gradient: Value;
   /** The optimiser's own tensors of this parameter by slot name, of the parameter's shape, zero at the beginning. */
   readonly slots: Readonly<Record<string, Value>>;
-  /** The scalars of this step by name, `learningRate` among them. */
+  /** The scalars of this step by name. */
   readonly scalars: Readonly<Record<string, Value>>;
-  /** Whether weight decay applies: to kernels only, not to biases and batch normalisation. */
-  readonly decays: boolean;
+  /** The step's learning rate times the factor of the parameter's group. */
+  readonly learningRate: Value;
+  /** Share of the parameter that the learning rate takes away; 0 where the group does not decay. */
+  readonly weightDecay: number;
 }
 
 export interface UpdatedParameter {

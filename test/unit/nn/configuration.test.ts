@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../../lib/errors.ts";
-import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
+import { parseTrainingConfig, resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { engineVersion, findEngine } from "../../../lib/nn/engine.ts";
 import { networks } from "../../../lib/nn/networks.ts";
 
 for (const { name, defaults } of networks) {
-  test(`the defaults of ${name} are a complete configuration`, () => {
-    assert.deepEqual(resolveTrainingConfig(name), defaults);
+  test(`the defaults of ${name} make a complete configuration`, () => {
+    const config = resolveTrainingConfig(name);
+    assert.partialDeepStrictEqual?.(config, defaults);
+    assert.deepEqual(parseTrainingConfig(config), config);
   });
 }
 
@@ -17,7 +19,7 @@ test("overrides reach into nested options and leave the rest", () => {
     optimizer: { learningRate: 0.5 },
     augmentation: { translation: 0 },
   });
-  const { defaults } = networks.find(({ name }) => name === "small") ?? assert.fail();
+  const defaults = resolveTrainingConfig("small");
   assert.deepEqual(config, {
     ...defaults,
     epochs: 3,
@@ -27,9 +29,9 @@ test("overrides reach into nested options and leave the rest", () => {
 });
 
 test("an optimiser of another kind replaces the default and gets its own defaults", () => {
-  const { optimizer } = resolveTrainingConfig("small", { optimizer: { kind: "adam", learningRate: 0.01 } });
-  const expected = { kind: "adam", learningRate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, weightDecay: 0 };
-  assert.deepEqual(optimizer, expected);
+  const { optimizer } = resolveTrainingConfig("small", { optimizer: { kind: "adamw", learningRate: 0.02 } });
+  const common = { learningRate: 0.02, biasLearningRateFactor: 1, gradientClipNorm: 0 };
+  assert.deepEqual(optimizer, { ...common, kind: "adamw", beta1: 0.9, beta2: 0.999, epsilon: 1e-7, weightDecay: 0.01 });
 });
 
 test("the resolved configuration is frozen, also inside", () => {
@@ -51,7 +53,7 @@ const refused: Readonly<Record<string, { overrides: unknown; key: string; messag
   "an option of another optimiser": {
     overrides: { optimizer: { beta1: 0.5 } },
     key: "optimizer.beta1",
-    message: /takes kind, learningRate, momentum, nesterov, weightDecay/,
+    message: /takes kind, learningRate, biasLearningRateFactor, gradientClipNorm, momentum, nesterov, weightDecay/,
   },
   "an unknown key of a schedule": {
     overrides: { schedule: { kind: "constant", warmUp: 0.1 } },
@@ -75,6 +77,21 @@ const refused: Readonly<Record<string, { overrides: unknown; key: string; messag
   },
   "no epochs": { overrides: { epochs: 0 }, key: "epochs", message: /epochs is invalid/ },
   "half a batch": { overrides: { batchSize: 0.5 }, key: "batchSize", message: /batchSize is invalid/ },
+  "an option of another weight averaging": {
+    overrides: { weightAveraging: { kind: "ema", every: 5 } },
+    key: "weightAveraging.every",
+    message: /takes kind, decay/,
+  },
+  "the best epoch without images to measure it on": {
+    overrides: { keep: "best" },
+    key: "keep",
+    message: /needs a validationShare above 0/,
+  },
+  "patience without images to measure on": {
+    overrides: { patience: 3 },
+    key: "patience",
+    message: /needs a validationShare above 0/,
+  },
   "something else altogether": { overrides: [1], key: "", message: /the whole is invalid/ },
 };
 

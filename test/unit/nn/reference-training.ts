@@ -13,7 +13,12 @@ export interface ReferenceBatch {
 
 /** Returns a function that trains `model` by a step and gives the loss. Dropout layers must have rate 0. */
 export function createReferenceTrainer(model: LayersModel, config: OptimizerConfig, normalization: Normalization) {
-  const optimizer = createReferenceOptimizer(config);
+  const { learningRate, biasLearningRateFactor, gradientClipNorm } = config;
+  const weightDecay = config.kind === "adam" ? 0 : config.weightDecay;
+  const [forKernels, forBiases] = [
+    createReferenceOptimizer(config, learningRate),
+    createReferenceOptimizer(config, learningRate * biasLearningRateFactor),
+  ];
   const plan = planFromLayersModel(model);
   const kernels = plan.nodes.flatMap((node) =>
     node.weights
@@ -38,20 +43,33 @@ export function createReferenceTrainer(model: LayersModel, config: OptimizerConf
       }, [...variables.values()]);
       for (const { key } of kernels) {
         const kernel = variables.get(key);
-        kernel?.assign(core.mul(kernel, 1 - config.learningRate * config.weightDecay));
+        kernel?.assign(core.mul(kernel, 1 - learningRate * weightDecay));
       }
-      optimizer.applyGradients(grads);
+      const clipped = clipGradients(grads, gradientClipNorm);
+      const names = new Set(kernels.flatMap(({ key }) => variables.get(key)?.name ?? []));
+      forKernels.applyGradients(pick(clipped, (name) => names.has(name)));
+      forBiases.applyGradients(pick(clipped, (name) => !names.has(name)));
       return value.dataSync()[0] ?? Number.NaN;
     });
 }
 
-function createReferenceOptimizer(config: OptimizerConfig): core.Optimizer {
-  switch (config.kind) {
-    case "sgd":
-      return core.train.momentum(config.learningRate, config.momentum, config.nesterov);
-    case "adam":
-      return core.train.adam(config.learningRate, config.beta1, config.beta2, config.epsilon);
-  }
+function createReferenceOptimizer(config: OptimizerConfig, learningRate: number): core.Optimizer {
+  if (config.kind === "sgd") return core.train.momentum(learningRate, config.momentum, config.nesterov);
+  return core.train.adam(learningRate, config.beta1, config.beta2, config.epsilon);
+}
+
+function clipGradients(gradients: core.NamedTensorMap, limit: number): core.NamedTensorMap {
+  if (limit === 0) return gradients;
+  const squares = Object.values(gradients).map((gradient) => core.sum(core.square(gradient)));
+  const norm = Math.sqrt(core.addN(squares).dataSync()[0] ?? 0);
+  const entries = Object.entries(gradients).map(([name, gradient]) => {
+    return [name, core.mul(gradient, limit / Math.max(limit, norm))] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+function pick(gradients: core.NamedTensorMap, isWanted: (name: string) => boolean): core.NamedTensorMap {
+  return Object.fromEntries(Object.entries(gradients).filter(([name]) => isWanted(name)));
 }
 
 function normalizedImages(

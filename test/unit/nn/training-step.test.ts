@@ -3,11 +3,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import type { OptimizerConfig } from "../../../lib/nn/configuration.ts";
-import { writeSmoothLabel } from "../../../lib/nn/cross-entropy.ts";
 import { buildPaperNetwork } from "../../../lib/nn/networks/paper.ts";
 import { small } from "../../../lib/nn/networks/small.ts";
-import { createOptimizer } from "../../../lib/nn/optimizers.ts";
 import { planFromLayersModel, writeWeights } from "../../../lib/nn/plan.ts";
+import { writeSmoothLabel } from "../../../lib/nn/targets.ts";
 import { layers as tf } from "../../../lib/nn/tensorflow.ts";
 import { buildTrainingProgram } from "../../../lib/nn/training-graph.ts";
 import { createTrainingSession } from "../../../lib/nn/training-session.ts";
@@ -19,15 +18,26 @@ const batchSize = 8;
 const classes = 4;
 const seed = 5;
 const normalization = { mean: [0.5, 0.4, 0.45], standardDeviation: [0.25, 0.2, 0.3] };
-const sgd: OptimizerConfig = { kind: "sgd", learningRate: 0.005, momentum: 0.9, nesterov: true, weightDecay: 0.01 };
-const adam: OptimizerConfig = {
-  kind: "adam",
+const sgd = {
+  kind: "sgd",
+  learningRate: 0.001,
+  biasLearningRateFactor: 1,
+  gradientClipNorm: 0,
+  momentum: 0.9,
+  nesterov: true,
+  weightDecay: 0.01,
+} as const satisfies OptimizerConfig;
+const adamw = {
+  kind: "adamw",
   learningRate: 1e-3,
+  biasLearningRateFactor: 1,
+  gradientClipNorm: 0,
   beta1: 0.9,
   beta2: 0.999,
   epsilon: 1e-3,
   weightDecay: 0.01,
-};
+} as const satisfies OptimizerConfig;
+const { weightDecay: _, ...withoutDecay } = adamw;
 
 const input = { height: 8, width: 8, channels: 3, classes, seed };
 /** The networks of the product; the paper's at an eighth of its width, for TensorFlow.js is slow here. */
@@ -36,20 +46,41 @@ const subjects: Readonly<Record<string, () => LayersModel>> = {
   paper: () => buildPaperNetwork(input, { blocks: [8, 16, 32].map((filters) => ({ filters, dropout: 0 })), units: 32 }),
 };
 
+const optimizers: Readonly<Record<string, OptimizerConfig>> = {
+  "SGD with Nesterov's momentum and weight decay": sgd,
+  "SGD with classical momentum": { ...sgd, nesterov: false, weightDecay: 0 },
+  "SGD with clipped gradients and faster biases": { ...sgd, gradientClipNorm: 0.5, biasLearningRateFactor: 3 },
+  Adam: { ...withoutDecay, kind: "adam" },
+  AdamW: adamw,
+};
+
 for (const [name, build] of Object.entries(subjects)) {
-  for (const optimizer of [sgd, { ...sgd, nesterov: false, weightDecay: 0 }, adam]) {
-    const momentum =
-      optimizer.kind === "sgd" && (optimizer.nesterov ? ", Nesterov's momentum" : ", classical momentum");
-    test(`three steps of ${name} by ${optimizer.kind}${momentum || ""} end at the weights of TensorFlow.js`, () =>
+  for (const [method, optimizer] of Object.entries(optimizers)) {
+    test(`ten steps of ${name} by ${method} end at the weights of TensorFlow.js`, () =>
       assertSameTraining(build, optimizer));
   }
 }
 
-test("three steps of a network with branches that join end at the weights of TensorFlow.js", () =>
+test("ten steps of a network with branches that join end at the weights of TensorFlow.js", () =>
   assertSameTraining(residualNetwork, sgd));
 
+test("images that weigh more move the weights more, as in TensorFlow.js", () =>
+  assertSameTraining(() => small.build(input), sgd, { weights: [0.5, 1, 3, 0.25] }));
+
+test("frozen first layers stay what they are and the rest trains as in TensorFlow.js", () =>
+  assertSameTraining(frozenNetwork, sgd));
+
+test("a layer that is frozen behind a trained one is an error with its name", () => {
+  const model = frozenNetwork();
+  model.getLayer("first").trainable = true;
+  assert.throws(() => buildTrainingProgram(planFromLayersModel(model), { batchSize, normalization, optimizer: sgd }), {
+    code: "LAYER_UNSUPPORTED",
+    message: /layer also-frozen .*only the first layers can be frozen/,
+  });
+});
+
 test("a step without momentum keeps no optimiser state", () => {
-  const optimizer = createOptimizer({ ...sgd, momentum: 0 });
+  const optimizer = { ...sgd, momentum: 0 };
   const program = buildTrainingProgram(planFromLayersModel(residualNetwork()), { batchSize, normalization, optimizer });
   const weights = program.plan.nodes.flatMap((node) => node.weights);
   assert.equal(program.state.length, weights.length);
@@ -61,7 +92,7 @@ test("a masked value gets neither output nor gradient, a kept one grows by 1 / (
   model.add(tf.layers.dropout({ rate: 0.75 }));
   model.add(tf.layers.dense({ units: 2, activation: "softmax", kernelInitializer: "ones" }));
   const plan = planFromLayersModel(model);
-  const optimizer = createOptimizer({ ...sgd, learningRate: 1, momentum: 0, weightDecay: 0 });
+  const optimizer = { ...sgd, learningRate: 1, momentum: 0, weightDecay: 0 };
   const program = buildTrainingProgram(plan, {
     batchSize: 1,
     normalization: { mean: [0], standardDeviation: [1 / 255] },
@@ -69,26 +100,32 @@ test("a masked value gets neither output nor gradient, a kept one grows by 1 / (
   });
   const session = await createTrainingSession(program, { intraOpThreads: 1 });
   const batch = { pixels: Uint8Array.of(3, 5), targets: Float32Array.of(1, 0), masks: [Float32Array.of(0, 4)] };
-  await session.step(batch, optimizer.scalars(1, 1));
+  await session.step(batch, program.optimizer.scalars(1, 1));
   // Both logits are 4 * 5, so the probabilities are one half each and the gradient to the kernel is x (p - t).
   const kernel = session.state().get(`${model.layers[2]?.name}/kernel`);
   assertAllClose(kernel ?? [], [1, 1, 1 + 20 * 0.5, 1 - 20 * 0.5], 1e-5, "kernel");
   await session.release();
 });
 
-/** Weights agree to 1e-3 of their size plus 1e-3: float32 in another order of summation, through three steps. */
-async function assertSameTraining(build: () => LayersModel, config: OptimizerConfig): Promise<void> {
+/**
+ * Weights agree to 1e-3 of their size plus 1e-3: float32 in another order of summation, through ten steps. `weights` are those of the
+ * classes in the loss.
+ */
+async function assertSameTraining(
+  build: () => LayersModel,
+  optimizer: OptimizerConfig,
+  { weights }: { weights?: readonly number[] } = {},
+): Promise<void> {
   const [ours, theirs] = [withoutDropout(build()), withoutDropout(build())];
   const plan = planFromLayersModel(ours);
-  const optimizer = createOptimizer(config);
-  const session = await createTrainingSession(buildTrainingProgram(plan, { batchSize, normalization, optimizer }), {
-    intraOpThreads: 1,
-  });
-  const train = createReferenceTrainer(theirs, config, normalization);
-  for (let step = 1; step <= 3; step++) {
-    const batch = randomBatch(seed + step);
-    const { loss } = await session.step({ ...batch, masks: [] }, optimizer.scalars(step, config.learningRate));
-    assertAllClose([loss], [train(batch)], 1e-4, `loss of step ${step}, seed ${seed}`);
+  const program = buildTrainingProgram(plan, { batchSize, normalization, optimizer });
+  const session = await createTrainingSession(program, { intraOpThreads: 1 });
+  const train = createReferenceTrainer(theirs, optimizer, normalization);
+  for (let step = 1; step <= 10; step++) {
+    const batch = randomBatch(seed + step, weights);
+    const scalars = program.optimizer.scalars(step, optimizer.learningRate);
+    const { loss } = await session.step({ ...batch, masks: [] }, scalars);
+    assertAllClose([loss], [train(batch)], 1e-3, `loss of step ${step}, seed ${seed}`);
   }
   writeWeights(ours, plan, session.state());
   for (const [index, weight] of ours.weights.entries()) {
@@ -98,10 +135,16 @@ async function assertSameTraining(build: () => LayersModel, config: OptimizerCon
   await session.release();
 }
 
-function randomBatch(batchSeed: number): { pixels: Uint8Array; targets: Float32Array } {
+function randomBatch(
+  batchSeed: number,
+  weights: readonly number[] = [],
+): { pixels: Uint8Array; targets: Float32Array } {
   const targets = new Float32Array(batchSize * classes);
   for (let image = 0; image < batchSize; image++) {
-    writeSmoothLabel(targets, { offset: image * classes, classes, label: image % classes, smoothing: 0.1 });
+    const label = image % classes;
+    const row = targets.subarray(image * classes, (image + 1) * classes);
+    writeSmoothLabel(row, { offset: 0, classes, label, smoothing: 0.1 });
+    for (const [index, value] of row.entries()) row[index] = value * (weights[label] ?? 1);
   }
   return { pixels: byteArray(batchSeed, batchSize * 3 * 8 * 8), targets };
 }
@@ -128,4 +171,17 @@ function residualNetwork(): LayersModel {
   const kernelInitializer = tf.initializers.glorotNormal({ seed });
   const head = tf.layers.dense({ units: classes, activation: "softmax", kernelInitializer, name: "head" });
   return tf.model({ inputs: image, outputs: head.apply(vector) as Symbolic });
+}
+
+/** Two frozen convolutions before what is trained. */
+function frozenNetwork(): LayersModel {
+  const model = tf.sequential();
+  const kernelInitializer = tf.initializers.heNormal({ seed });
+  const convolution = { kernelSize: 3, kernelInitializer } as const;
+  model.add(tf.layers.conv2d({ ...convolution, name: "first", filters: 4, inputShape: [8, 8, 3], trainable: false }));
+  model.add(tf.layers.conv2d({ ...convolution, name: "also-frozen", filters: 4, trainable: false }));
+  model.add(tf.layers.conv2d({ ...convolution, name: "second", filters: 5, activation: "relu" }));
+  model.add(tf.layers.flatten({ name: "flatten" }));
+  model.add(tf.layers.dense({ name: "head", units: classes, activation: "softmax", kernelInitializer }));
+  return model;
 }
