@@ -1,8 +1,9 @@
 /** Making batches: shuffled, augmented, with targets and dropout masks, each from its position in the training alone. */
-import { drawPlacement, placeImage } from "./augmentation.ts";
+import { mixUp } from "./augmentation/mixup.ts";
+import { createAugmenter } from "./augmentation.ts";
 import type { TrainingConfig } from "./configuration.ts";
-import { createRandom, type Random, shuffle } from "./random.ts";
-import { writeSmoothLabel } from "./targets.ts";
+import { createRandom, type Random, shuffle, streams } from "./random.ts";
+import { classWeightsOf, writeSmoothLabel } from "./targets.ts";
 import type { TrainingData } from "./training-data.ts";
 import type { MaskInput } from "./training-graph.ts";
 import type { TrainingBatch } from "./training-session.ts";
@@ -12,7 +13,7 @@ export interface BatchMakerOptions {
   readonly config: TrainingConfig;
   /** The dropout masks to draw. */
   readonly masks: readonly MaskInput[];
-  /** Indices of the images to train on. */
+  /** Indices of the images to train on, at least a batch of them. */
   readonly images: Uint32Array;
 }
 
@@ -23,65 +24,85 @@ export interface BatchMaker {
   fill(step: number, target: TrainingBatch): void;
 }
 
-/** First part of the position that random numbers are drawn at, so that an option does not shift the sequence of another. */
-const streams = { order: 0, placement: 1, masks: 2 } as const;
-
-/** A maker of any batch of the training. Fastest in order, because it keeps the order of the images of one epoch. */
+/** A maker of any batch of the training. It is fastest in order, because it keeps the order of the images of one epoch. */
 export function createBatchMaker({ data, config, masks, images }: BatchMakerOptions): BatchMaker {
-  const { batchSize, seed, labelSmoothing: smoothing } = config;
+  const { batchSize, seed } = config;
+  const { mixup } = config.augmentation;
   const stepsPerEpoch = Math.floor(images.length / batchSize);
-  const classes = data.classes.length;
-  const size = data.channels * data.height * data.width;
-  const order = new Uint32Array(images.length);
-  let orderedEpoch = -1;
-
-  const orderImages = (epoch: number): void => {
-    if (epoch === orderedEpoch) return;
-    order.set(images);
-    shuffle(createRandom(seed, streams.order, epoch), order);
-    orderedEpoch = epoch;
-  };
+  const orderOf = createOrder(images, seed);
+  const augment = createAugmenter(data, config);
+  const writeTargets = createTargetWriter({ data, config, images });
   return {
     stepsPerEpoch,
     fill(step, target) {
-      orderImages(Math.floor(step / stepsPerEpoch));
+      const epoch = Math.floor(step / stepsPerEpoch);
       const first = (step % stepsPerEpoch) * batchSize;
-      const placements = createRandom(seed, streams.placement, step);
-      for (let slot = 0; slot < batchSize; slot++) {
-        const index = order[first + slot] ?? 0;
-        const source = data.pixels.subarray(index * size, (index + 1) * size);
-        const placed = target.pixels.subarray(slot * size, (slot + 1) * size);
-        placeImage(source, placed, { shape: data, placement: drawPlacement(placements, config.augmentation) });
-        writeSmoothLabel(target.targets, {
-          offset: slot * classes,
-          classes,
-          label: data.labels[index] ?? 0,
-          smoothing,
-        });
+      const chosen = orderOf(epoch).subarray(first, first + batchSize);
+      augment({ images: chosen, pixels: target.pixels, epoch, step });
+      writeTargets(chosen, target.targets);
+      if (mixup > 0) {
+        mixUp(target, { images: batchSize, alpha: mixup, random: createRandom(seed, streams.mixup, step) });
       }
-      const random = createRandom(seed, streams.masks, step);
-      for (const [index, mask] of masks.entries()) fillMask(random, mask, target.masks[index]);
+      for (const [index, mask] of masks.entries()) {
+        fillMask(createRandom(seed, streams.masks, step, index), mask, target.masks[index]);
+      }
     },
   };
 }
 
-/** The memory of one batch, of ordinary or of shared buffers. */
-export function allocateBatch(
-  { data, config, masks }: Omit<BatchMakerOptions, "images">,
-  Memory: typeof ArrayBuffer | typeof SharedArrayBuffer = ArrayBuffer,
-): TrainingBatch {
-  const { batchSize } = config;
-  const floats = (length: number): Float32Array => new Float32Array(new Memory(4 * length));
-  return {
-    pixels: new Uint8Array(new Memory(batchSize * data.channels * data.height * data.width)),
-    targets: floats(batchSize * data.classes.length),
-    masks: masks.map(({ shape }) => floats(shape.reduce((product, length) => product * length, 1))),
+/** The images in the order of an epoch. */
+function createOrder(images: Uint32Array, seed: number): (epoch: number) => Uint32Array {
+  const order = new Uint32Array(images.length);
+  let orderedEpoch = -1;
+  return (epoch) => {
+    if (epoch !== orderedEpoch) {
+      order.set(images);
+      shuffle(createRandom(seed, streams.order, epoch), order);
+      orderedEpoch = epoch;
+    }
+    return order;
   };
 }
 
-/** Each element is 0 with the mask's probability, else 1 / (1 - rate). */
+function createTargetWriter({ data, config, images }: Omit<BatchMakerOptions, "masks">) {
+  const { labels } = data;
+  const classes = data.classes.length;
+  const weights = classWeightsOf(config.classWeights, { data, images });
+  return (chosen: Uint32Array, targets: Float32Array): void => {
+    for (const [slot, image] of chosen.entries()) {
+      const label = labels[image] ?? 0;
+      const [offset, weight] = [slot * classes, weights[label] ?? 1];
+      writeSmoothLabel(targets, { offset, classes, label, smoothing: config.labelSmoothing, weight });
+    }
+  };
+}
+
+/** The memory of one batch. */
+export function allocateBatch({ data, config, masks }: Omit<BatchMakerOptions, "images">): TrainingBatch {
+  const { batchSize } = config;
+  return {
+    pixels: new Uint8Array(batchSize * data.channels * data.height * data.width),
+    targets: new Float32Array(batchSize * data.classes.length),
+    masks: masks.map(({ shape }) => new Float32Array(shape.reduce((product, length) => product * length, 1))),
+  };
+}
+
+/** What to hand over with a batch that goes to another thread. */
+export function buffersOf({ pixels, targets, masks }: TrainingBatch): ArrayBuffer[] {
+  return [pixels, targets, ...masks].map(({ buffer }) => buffer as ArrayBuffer);
+}
+
+/**
+ * Each element is 0 with the mask's probability, else 1 / (1 - rate). The rate is rounded to a multiple of 2^-16, so that one
+ * draw of 32 bits serves two elements; masks can be millions of numbers a batch.
+ */
 export function fillMask(random: Random, { rate }: MaskInput, values: Float32Array = new Float32Array()): void {
-  const threshold = rate * 2 ** 32;
-  const kept = 1 / (1 - rate);
-  for (let index = 0; index < values.length; index++) values[index] = random.uint32() < threshold ? 0 : kept;
+  const threshold = Math.round(rate * 2 ** 16);
+  const kept = 2 ** 16 / (2 ** 16 - threshold);
+  let bits = 0;
+  for (let index = 0; index < values.length; index++) {
+    bits = index % 2 === 0 ? random.uint32() : bits >>> 16;
+    // The sign bit of the difference: a branch that nothing can predict would take most of the time.
+    values[index] = ((threshold - 1 - (bits & 0xffff)) >>> 31) * kept;
+  }
 }

@@ -4,9 +4,6 @@
  * what an uninterrupted one would have drawn, and a checkpoint keeps no state of a generator. Not for secrets.
  */
 
-/** Four unsigned 32-bit words, not all zero. */
-export type RandomState = readonly [number, number, number, number];
-
 export interface Random {
   /** A whole number in [0, 2^32). */
   uint32(): number;
@@ -16,8 +13,6 @@ export interface Random {
   integer(limit: number): number;
   /** A sample of the standard normal distribution (Box-Muller). */
   normal(): number;
-  /** The state from which `randomFromState` goes on. */
-  state(): RandomState;
 }
 
 /**
@@ -28,7 +23,7 @@ export interface Random {
 export function createRandom(seed: number, ...stream: readonly number[]): Random {
   const word = (index: number): number =>
     stream.reduce((state, number) => mix((state ^ number) + golden), mix(seed + index * golden));
-  return randomFromState([word(1), word(2), word(3), word(4)]);
+  return xoshiro128([word(1), word(2), word(3), word(4)]);
 }
 
 /** 2^32 divided by the golden ratio, the increment of splitmix32. */
@@ -41,8 +36,8 @@ function mix(word: number): number {
   return (mixed ^ (mixed >>> 15)) >>> 0;
 }
 
-/** The generator that had this state. */
-export function randomFromState(state: RandomState): Random {
+/** The generator itself, from its state: four words, not all zero. */
+export function xoshiro128(state: readonly [number, number, number, number]): Random {
   let [a, b, c, d] = state;
   const uint32 = (): number => {
     const product = Math.imul(b, 5);
@@ -62,9 +57,20 @@ export function randomFromState(state: RandomState): Random {
     uniform,
     integer: (limit) => Math.floor(uniform() * limit),
     normal: () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()),
-    state: () => [a >>> 0, b >>> 0, c >>> 0, d >>> 0],
   };
 }
+
+/** What random numbers are drawn for: the first part of a position, so that no option shifts the sequence of another. */
+export const streams = {
+  order: 0,
+  flipHalves: 1,
+  flip: 2,
+  translation: 3,
+  colorJitter: 4,
+  cutout: 5,
+  mixup: 6,
+  masks: 7,
+} as const;
 
 /** Puts the elements into a random order, in place (Fisher-Yates). */
 export function shuffle(random: Random, values: Uint32Array): void {

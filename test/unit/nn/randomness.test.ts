@@ -1,24 +1,32 @@
-/** The generator, the augmentation and the dropout masks. */
+/** The generator and the dropout masks. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { drawPlacement, type Placement, placeImage } from "../../../lib/nn/augmentation.ts";
 import { fillMask } from "../../../lib/nn/batches.ts";
-import { createRandom, randomFromState, shuffle } from "../../../lib/nn/random.ts";
+import { createRandom, shuffle, xoshiro128 } from "../../../lib/nn/random.ts";
 
 test("the generator gives the sequence of the published xoshiro128**", () => {
   // Worked out from the reference code: with the state 1, 2, 3, 4 the first results are rotl(2 * 5, 7) * 9 and so on.
-  const random = randomFromState([1, 2, 3, 4]);
+  const random = xoshiro128([1, 2, 3, 4]);
   assert.deepEqual([random.uint32(), random.uint32(), random.uint32()], [11520, 0, 5927040]);
 });
 
-test("a generator goes on from a saved state", () => {
-  const random = createRandom(7);
-  random.normal();
-  const copy = randomFromState(random.state());
-  assert.deepEqual(
-    [copy.uint32(), copy.normal(), copy.integer(10)],
-    [random.uint32(), random.normal(), random.integer(10)],
-  );
+test("generators of other seeds and other positions have nothing in common, those of the same everything", () => {
+  const start = (seed: number, ...stream: number[]): string => {
+    const random = createRandom(seed, ...stream);
+    return [random.uint32(), random.uint32(), random.uint32(), random.uint32()].join();
+  };
+  const positions = [[], [0], [1], [0, 0], [0, 1], [1, 0], [2 ** 32 - 1], [0, 0, 0]];
+  const starts = [0, 1, 2 ** 32 - 1].flatMap((seed) => positions.map((stream) => start(seed, ...stream)));
+  assert.equal(new Set(starts).size, starts.length);
+  assert.equal(start(7, 3, 4), start(7, 3, 4));
+});
+
+test("the first numbers of successive positions are as random as those of one sequence", () => {
+  const first = Array.from({ length: 100_000 }, (_, step) => createRandom(1, 5, step).uniform());
+  const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+  assert.ok(Math.abs(mean(first) - 1 / 2) < 0.005);
+  assert.ok(Math.abs(mean(first.map((value) => value ** 2)) - 1 / 3) < 0.005);
+  assert.ok(Math.abs(mean(first.slice(1).map((value, index) => value * (first[index] ?? 0))) - 1 / 4) < 0.005);
 });
 
 test("uniform, integer and normal numbers have the moments they should have", () => {
@@ -46,52 +54,21 @@ test("shuffling keeps every element and depends on the seed alone", () => {
   );
 });
 
-/** Two channels of 2x3. */
-const image = Uint8Array.of(1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16);
-
-function placed(placement: Partial<Placement>): number[] {
-  const target = new Uint8Array(12);
-  const options = {
-    shape: { channels: 2, height: 2, width: 3 },
-    placement: { flip: false, right: 0, down: 0, ...placement },
-  };
-  placeImage(image, target, options);
-  return [...target];
+for (const rate of [0.01, 0.3, 0.5, 0.9]) {
+  test(`a dropout mask of ${rate} drops its share and scales the rest so that the mean stays`, () => {
+    const mask = new Float32Array(100_001);
+    fillMask(createRandom(9), { name: "mask", shape: [mask.length], rate }, mask);
+    const [kept = 0] = mask.filter((value) => value !== 0);
+    assert.deepEqual(new Set(mask), new Set([0, kept]));
+    assert.ok(Math.abs(kept * (1 - rate) - 1) < 1e-4, `kept values become ${kept}`);
+    const mean = mask.reduce((sum, value) => sum + value, 0) / mask.length;
+    assert.ok(Math.abs(mean - 1) < 4 * Math.sqrt(rate / (1 - rate) / mask.length), `mean ${mean}`);
+  });
 }
 
-test("a flip mirrors each row of each channel", () => {
-  assert.deepEqual(placed({ flip: true }), [3, 2, 1, 6, 5, 4, 13, 12, 11, 16, 15, 14]);
-});
-
-test("a translation reflects at the border without repeating it", () => {
-  assert.deepEqual(placed({ right: 1 }), [2, 1, 2, 5, 4, 5, 12, 11, 12, 15, 14, 15]);
-  assert.deepEqual(placed({ right: -2 }), [3, 2, 1, 6, 5, 4, 13, 12, 11, 16, 15, 14]);
-  assert.deepEqual(placed({ down: 1 }), [4, 5, 6, 1, 2, 3, 14, 15, 16, 11, 12, 13]);
-});
-
-test("an image that stays is copied as it is", () => {
-  assert.deepEqual(placed({}), [...image]);
-});
-
-test("placements cover the whole range, and only flip where that is asked for", () => {
-  const random = createRandom(5);
-  const draws = Array.from({ length: 500 }, () =>
-    drawPlacement(random, { horizontalFlip: "random", translation: 2, cutout: 0, colorJitter: 0, mixup: 0 }),
-  );
-  assert.deepEqual(new Set(draws.map(({ right }) => right)), new Set([-2, -1, 0, 1, 2]));
-  const flips = draws.filter(({ flip }) => flip).length;
-  assert.ok(flips > 200 && flips < 300, `${flips} of 500`);
-  const still = drawPlacement(random, { horizontalFlip: "none", translation: 0, cutout: 0, colorJitter: 0, mixup: 0 });
-  assert.deepEqual(
-    { ...still, right: Math.abs(still.right), down: Math.abs(still.down) },
-    { flip: false, right: 0, down: 0 },
-  );
-});
-
-test("a dropout mask drops its share and scales the rest so that the mean stays", () => {
+test("neighbours in a dropout mask are dropped independently", () => {
   const mask = new Float32Array(100_000);
-  fillMask(createRandom(9), { name: "mask", shape: [mask.length], rate: 0.3 }, mask);
-  assert.deepEqual(new Set(mask), new Set([0, Math.fround(1 / 0.7)]));
-  const mean = mask.reduce((sum, value) => sum + value, 0) / mask.length;
-  assert.ok(Math.abs(mean - 1) < 0.01, `${mean}`);
+  fillMask(createRandom(11), { name: "mask", shape: [mask.length], rate: 0.5 }, mask);
+  const both = mask.filter((value, index) => value === 0 && mask[index + 1] === 0).length / mask.length;
+  assert.ok(Math.abs(both - 0.25) < 0.01, `${both}`);
 });
