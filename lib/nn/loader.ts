@@ -1,5 +1,12 @@
-/** The batches of a training, one after the other. */
-import { allocateBatch, type BatchMakerOptions, createBatchMaker } from "./batches.ts";
+/**
+ * Batches made ahead of the training, on a thread of their own. A batch's memory belongs to one thread at a time and is handed
+ * over, not copied: ONNX Runtime takes no shared memory, and this way none can write to what another reads.
+ */
+import { on } from "node:events";
+import { AppError } from "../errors.ts";
+import { type BatchMakerOptions, buffersOf } from "./batches.ts";
+import type { LoaderMessage } from "./loader-worker.ts";
+import { errorFromMessage, startThread } from "./thread.ts";
 import type { TrainingBatch } from "./training-session.ts";
 
 export interface LoaderOptions extends BatchMakerOptions {
@@ -10,22 +17,47 @@ export interface LoaderOptions extends BatchMakerOptions {
 }
 
 export interface BatchLoader {
-  /** The next batch, valid until the next call. Rejects with the AppError that ended the loader. */
+  /**
+   * The next batch, in order. It is valid until the next call, which takes its memory back. Rejects with the error that the thread
+   * ended with, INTERNAL where it died without one.
+   */
   next(): Promise<TrainingBatch>;
-  /** Ends the loader; resolves when nothing of it is left. */
+  /** Ends the thread, whatever it is doing; resolves when it has ended. */
   close(): Promise<void>;
 }
 
-/** Starts making batches. Whoever starts a loader closes it. */
-export function startLoader(options: LoaderOptions): BatchLoader {
-  const maker = createBatchMaker(options);
-  const batch = allocateBatch(options);
+const program = new URL("./loader-worker.ts", import.meta.url);
+
+/** Starts making batches; `entry` is the thread's program. Whoever starts a loader closes it. */
+export function startLoader(options: LoaderOptions, entry: URL = program): BatchLoader {
+  const worker = startThread(entry, { workerData: options });
+  const messages = on(worker, "message", { close: ["exit"] });
   let step = options.firstStep;
+  let used: TrainingBatch | undefined;
   return {
     async next() {
-      maker.fill(step++, batch);
-      return batch;
+      if (step === options.steps) throw new AppError("INTERNAL", `there is no batch after the last of ${step} steps`);
+      if (used !== undefined) worker.postMessage(used, buffersOf(used));
+      used = undefined;
+      used = await receive(messages);
+      step++;
+      return used;
     },
-    async close() {},
+    async close() {
+      // Not a message, which would wait for the batch in the making: the thread runs no native code that would not bear it.
+      await worker.terminate();
+    },
   };
+}
+
+async function receive(messages: ReturnType<typeof on>): Promise<TrainingBatch> {
+  const { value, done } = await messages.next().catch((thrown: unknown) => {
+    throw new AppError("INTERNAL", `the thread that makes batches failed: ${AppError.from(thrown).message}`, {
+      cause: thrown,
+    });
+  });
+  if (done) throw new AppError("INTERNAL", "the thread that makes batches has ended");
+  const [message] = value as [LoaderMessage];
+  if (message.kind === "failed") throw errorFromMessage(message.error);
+  return message.batch;
 }
