@@ -162,10 +162,6 @@ const unsupported: Readonly<Record<string, { build: () => LayersModel; message: 
       ),
     message: /layer pool .*option dataFormat/,
   },
-  "a frozen layer": {
-    build: () => sequential(tf.layers.flatten(), tf.layers.dense({ units: 2, trainable: false, name: "ice" })),
-    message: /layer ice .*frozen/,
-  },
   "a dense layer on images": {
     build: () => sequential(tf.layers.dense({ units: 2, name: "pointwise" }), tf.layers.flatten()),
     message: /layer pointwise .*vectors/,

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import type { OptimizerConfig } from "../../../lib/nn/configuration.ts";
 import { buildPaperNetwork } from "../../../lib/nn/networks/paper.ts";
+import { buildResnet9 } from "../../../lib/nn/networks/resnet9.ts";
 import { small } from "../../../lib/nn/networks/small.ts";
 import { planFromLayersModel, writeWeights } from "../../../lib/nn/plan.ts";
 import { writeSmoothLabel } from "../../../lib/nn/targets.ts";
@@ -43,6 +44,7 @@ const input = { height: 8, width: 8, channels: 3, classes, seed };
 /** The networks of the product; the paper's at an eighth of its width, for TensorFlow.js is slow here. */
 const subjects: Readonly<Record<string, () => LayersModel>> = {
   small: () => small.build(input),
+  resnet9: () => buildResnet9(input, { width: 4 }),
   paper: () => buildPaperNetwork(input, { blocks: [8, 16, 32].map((filters) => ({ filters, dropout: 0 })), units: 32 }),
 };
 
