@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
+import type { JsonObject } from "@bufbuild/protobuf";
 import { AppError } from "../../lib/errors.ts";
 
 export interface StartOptions {
@@ -9,6 +10,8 @@ export interface StartOptions {
   readonly network: string | undefined;
   readonly epochs: number | undefined;
   readonly seed: number | undefined;
+  /** Those of the training that were asked for. */
+  readonly hyperparameters: JsonObject;
   /** Images per class; 0 is all. */
   readonly limit: number;
   readonly minimumAccuracy: number | undefined;
@@ -26,6 +29,10 @@ Runs the whole pipeline on this machine: broker, five services, one run, three p
                           one folder per class
   --network NAME          small (default) or paper
   --epochs N              passes over the training images; default: the network's own
+  --batch-size N          images a step; default: the network's own
+  --learning-rate X       highest learning rate; default: the network's own
+  --validation-share X    part of the training images, 0 to 1, to measure each epoch on instead; default: 0
+  --max-minutes X         longest that the training may take; its schedule is finished in that time; default: no limit
   --seed N                seed of data set and training, 0 to 4294967295; default: 0
   --limit N               at most N images of each class
   --minimum-accuracy X    accuracy, 0 to 1, that a model must reach to go live; default: 0.5
@@ -49,9 +56,10 @@ export function parseStartOptions(args: string[]): StartOptions | undefined {
     dataset: sourceFrom(values.dataset),
     network: values.network,
     epochs: integer("epochs", values.epochs, 1, 10_000),
+    hyperparameters: hyperparametersFrom(values),
     seed: integer("seed", values.seed, 0, 2 ** 32 - 1),
     limit: integer("limit", values.limit, 1, 10_000_000) ?? 0,
-    minimumAccuracy: share("minimum-accuracy", values["minimum-accuracy"]),
+    minimumAccuracy: decimal("minimum-accuracy", values["minimum-accuracy"], 1),
     exit: values.exit,
     home: values.home === undefined ? resolve(".millrace") : resolve(calledFrom, values.home),
   };
@@ -67,6 +75,10 @@ function parse(args: string[]) {
         dataset: { type: "string", default: "pictograms" },
         network: text,
         epochs: text,
+        "batch-size": text,
+        "learning-rate": text,
+        "validation-share": text,
+        "max-minutes": text,
         seed: text,
         limit: text,
         "minimum-accuracy": text,
@@ -98,9 +110,24 @@ function integer(name: string, text: string | undefined, least: number, most: nu
   throw new AppError("INVALID_REQUEST", `--${name} ${text}: expected a whole number from ${least} to ${most}`);
 }
 
-function share(name: string, text: string | undefined): number | undefined {
+function decimal(name: string, text: string | undefined, most: number): number | undefined {
   if (text === undefined) return undefined;
   const value = Number(text);
-  if (value >= 0 && value <= 1 && text.trim() !== "") return value;
-  throw new AppError("INVALID_REQUEST", `--${name} ${text}: expected a number from 0 to 1`);
+  if (value >= 0 && value <= most && text.trim() !== "") return value;
+  const range = most === Number.MAX_VALUE ? "of at least 0" : `from 0 to ${most}`;
+  throw new AppError("INVALID_REQUEST", `--${name} ${text}: expected a number ${range}`);
+}
+
+/** What the training's own check can say better, such as that a learning rate must not be 0, is left to it. */
+function hyperparametersFrom(values: ReturnType<typeof parse>): JsonObject {
+  const batchSize = integer("batch-size", values["batch-size"], 1, 1_000_000);
+  const learningRate = decimal("learning-rate", values["learning-rate"], Number.MAX_VALUE);
+  const validationShare = decimal("validation-share", values["validation-share"], 1);
+  const maxMinutes = decimal("max-minutes", values["max-minutes"], Number.MAX_VALUE);
+  return {
+    ...(batchSize === undefined ? {} : { batchSize }),
+    ...(learningRate === undefined ? {} : { optimizer: { learningRate } }),
+    ...(validationShare === undefined ? {} : { validationShare }),
+    ...(maxMinutes === undefined ? {} : { maxMinutes }),
+  };
 }

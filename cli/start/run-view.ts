@@ -1,4 +1,5 @@
 import type { Run, RunEvent } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { type EpochMetrics, TrainingEnd } from "../../gen/millrace/v1/training_pb.ts";
 import { bar, count, percent, type Style, seconds } from "../format.ts";
 
 /** The stages of a run as a person sees them: what each is doing, how far it is and how long it took. */
@@ -14,6 +15,10 @@ export interface StageView {
   /** Share done, 0 to 1; undefined where it is not known. */
   readonly share?: number | undefined;
   readonly text: string;
+  /** More of what it is doing, on a line of its own. */
+  readonly detail?: string;
+  /** Whether the next change follows soon: nothing to write down where nobody watches. */
+  readonly passing?: boolean;
   readonly startedMs?: number;
   readonly durationSeconds?: number;
 }
@@ -44,7 +49,7 @@ function withChange(view: RunView, { stage, ...update }: StageChange, timeMs: nu
   return { stages: { ...view.stages, [stage]: { ...update, ...timing } } };
 }
 
-type StageChange = Pick<StageView, "state" | "share" | "text"> & { readonly stage: StageName };
+type StageChange = Pick<StageView, "state" | "share" | "text" | "detail" | "passing"> & { readonly stage: StageName };
 
 function changesBy(runEvent: RunEvent, run: Run): StageChange[] {
   const change = changeBy(runEvent, run);
@@ -86,22 +91,22 @@ function changeBy({ event }: RunEvent, run: Run): StageChange | undefined {
         share: 0,
         text: `network ${event.value.network}, ${event.value.engine}`,
       };
+    case "trainingProgressed": {
+      const { epoch, step, steps } = event.value.progress ?? {};
+      if (epoch === undefined || step === undefined || steps === undefined) return undefined;
+      const share = (epoch.epoch - 1 + step / steps) / epoch.epochs;
+      const text = `epoch ${epoch.epoch} of ${epoch.epochs}, step ${step} of ${steps}${timeLeft(epoch)}`;
+      return { stage: "training", state: "working", share, text, detail: measures(epoch), passing: true };
+    }
     case "trainingEpochCompleted": {
-      const metrics = event.value.metrics;
+      const { metrics } = event.value;
       if (metrics === undefined) return undefined;
-      const { epoch, epochs, loss, accuracy, imagesPerSecond, remainingSeconds } = metrics;
-      const left = epoch < epochs ? `, ${seconds(remainingSeconds)} left` : "";
-      const text = `epoch ${epoch} of ${epochs}: loss ${loss.toFixed(3)}, accuracy ${percent(accuracy)}, ${count(Math.round(imagesPerSecond))} images/s${left}`;
-      return { stage: "training", state: "working", share: epoch / epochs, text };
+      const { epoch, epochs } = metrics;
+      const text = `epoch ${epoch} of ${epochs}${timeLeft(metrics)}`;
+      return { stage: "training", state: "working", share: epoch / epochs, text, detail: measures(metrics) };
     }
-    case "modelTrained": {
-      const last = run.lastEpoch;
-      const text =
-        last === undefined
-          ? ""
-          : `${last.epochs} epochs, loss ${last.loss.toFixed(3)}, ${count(Math.round(last.imagesPerSecond))} images/s`;
-      return { stage: "training", state: "done", share: 1, text };
-    }
+    case "modelTrained":
+      return { stage: "training", state: "done", share: 1, text: trainedText(run) };
     case "evaluationStarted":
       return { stage: "evaluation", state: "working", share: 0, text: "reading the test images" };
     case "evaluationProgressed": {
@@ -133,22 +138,52 @@ function changeBy({ event }: RunEvent, run: Run): StageChange | undefined {
   }
 }
 
+function timeLeft({ remainingSeconds }: EpochMetrics): string {
+  return remainingSeconds > 0 ? `, ${seconds(remainingSeconds)} left` : "";
+}
+
+function measures({ loss, accuracy, validationAccuracy, learningRate, imagesPerSecond }: EpochMetrics): string {
+  return [
+    `loss ${loss.toFixed(3)}`,
+    `accuracy ${percent(accuracy)}`,
+    ...(validationAccuracy === undefined ? [] : [`validation ${percent(validationAccuracy)}`]),
+    `rate ${Number(learningRate.toPrecision(3))}`,
+    `${count(Math.round(imagesPerSecond))} images/s`,
+  ].join(", ");
+}
+
+const endTexts: Readonly<Partial<Record<TrainingEnd, string>>> = {
+  [TrainingEnd.EARLY_STOPPING]: ", stopped early",
+  [TrainingEnd.TIME_BUDGET]: ", time over",
+};
+
+/** What came of the training, from its last epoch and its summary. */
+function trainedText({ lastEpoch, training }: Run): string {
+  if (lastEpoch === undefined) return "";
+  const { epochs = lastEpoch.epoch, keptEpoch = epochs, end = TrainingEnd.COMPLETED } = training ?? {};
+  const kept = keptEpoch === epochs ? "" : `, epoch ${keptEpoch} kept`;
+  const speed = `${count(Math.round(lastEpoch.imagesPerSecond))} images/s`;
+  return `${epochs} epochs${endTexts[end] ?? ""}${kept}, loss ${lastEpoch.loss.toFixed(3)}, ${speed}`;
+}
+
 const barWidth = 16;
 
-/** One line a stage. `nowMs` gives the running time of a stage at work. */
+/** A line a stage, two where it has more to say. `nowMs` gives the running time of a stage at work. */
 export function renderView({ stages }: RunView, style: Style, nowMs: number): string[] {
-  return stageNames.map((name) => {
+  return stageNames.flatMap((name) => {
     const stage = stages[name];
     const elapsed =
       stage.durationSeconds ?? (stage.startedMs === undefined ? undefined : (nowMs - stage.startedMs) / 1000);
     const time = elapsed === undefined ? "" : seconds(Math.max(0, elapsed));
-    return `  ${label(name, stage, style)}  ${progress(stage, style)}  ${time.padStart(8)}  ${stage.text}`;
+    const line = `  ${label(name, stage, style)}  ${progress(stage, style)}  ${time.padStart(8)}  ${stage.text}`;
+    return stage.detail === undefined ? [line] : [line, style.dim(`    ${stage.detail}`)];
   });
 }
 
 /** A line about a stage for those who do not watch: when it began, every epoch, when it ended. */
-export function plainLine(name: StageName, { text, durationSeconds }: StageView): string {
-  return `  ${name.padEnd(10)}  ${text}${durationSeconds === undefined ? "" : ` (${seconds(durationSeconds)})`}`;
+export function plainLine(name: StageName, { text, detail, durationSeconds }: StageView): string {
+  const more = detail === undefined ? "" : `: ${detail}`;
+  return `  ${name.padEnd(10)}  ${text}${more}${durationSeconds === undefined ? "" : ` (${seconds(durationSeconds)})`}`;
 }
 
 function label(name: StageName, { state }: StageView, style: Style): string {

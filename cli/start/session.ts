@@ -20,6 +20,7 @@ export interface Folders {
   readonly traces: string;
   readonly artifacts: string;
   readonly samples: string;
+  readonly curves: string;
 }
 
 export function foldersIn(home: string): Folders {
@@ -29,5 +30,6 @@ export function foldersIn(home: string): Folders {
     traces: join(home, "traces"),
     artifacts: join(home, "artifacts"),
     samples: join(home, "samples"),
+    curves: join(home, "curves"),
   };
 }

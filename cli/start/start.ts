@@ -7,6 +7,7 @@ import { version } from "../../lib/version.ts";
 import { createStyle, percent, type Style, seconds } from "../format.ts";
 import { createScreen } from "../screen.ts";
 import { startBroker } from "./broker.ts";
+import { writeCurves } from "./curves.ts";
 import { parseStartOptions, startUsage } from "./options.ts";
 import { earlierRuns, runReport, statusName } from "./report.ts";
 import { classify, type Sample, writeSamples } from "./samples.ts";
@@ -95,6 +96,8 @@ async function showResults(session: Session, run: Run, services: ServiceProcesse
     return { succeeded: false, samples: [] };
   }
   for (const line of ["", ...runReport(run, style)]) screen.line(line);
+  const curves = await writeCurves(run, folders.artifacts, folders.curves);
+  if (curves !== undefined) screen.line(`\nCurves of the training: ${relative("", curves)}`);
   const samples = await writeSamples(run.dataset?.digest ?? "", folders.artifacts, folders.samples);
   const anyModel = run.decision?.promote === true || (run.decision?.championVersion ?? 0) > 0;
   if (anyModel) await showPredictions(session, samples, services.addresses.prediction);

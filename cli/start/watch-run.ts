@@ -76,14 +76,16 @@ async function deployed(run: Run, address: string, signal: AbortSignal): Promise
 
 function writeChanges({ screen }: Session, before: RunView, after: RunView): void {
   for (const name of stageNames) {
-    if (after.stages[name] !== before.stages[name]) screen.line(plainLine(name, after.stages[name]));
+    const stage = after.stages[name];
+    if (stage !== before.stages[name] && stage.passing !== true) screen.line(plainLine(name, stage));
   }
 }
 
-function specFrom({ dataset, limit, seed, network, epochs, minimumAccuracy }: StartOptions) {
+function specFrom({ dataset, limit, seed, network, epochs, hyperparameters, minimumAccuracy }: StartOptions) {
   return {
     dataset: { source: dataset, limitPerClass: limit, seed: BigInt(seed ?? 0) },
     training: {
+      hyperparameters,
       ...(network === undefined ? {} : { network }),
       ...(epochs === undefined ? {} : { epochs }),
       ...(seed === undefined ? {} : { seed }),

@@ -54,6 +54,8 @@ export const attributeTable = {
   "millrace.training.epoch": "Number of the epoch, from 1.",
   "millrace.training.images_per_second": "Training speed.",
   "millrace.training.loss": "Mean training loss of an epoch.",
+  "millrace.training.validation_accuracy":
+    "Accuracy on the validation images after an epoch, 0..1. Absent without validation.",
 } as const satisfies Record<string, string>;
 
 export type AttributeName = keyof typeof attributeTable;

@@ -66,8 +66,13 @@ function changesBy({ event }: RunEvent): Partial<Run> {
     case "trainingEpochCompleted":
       return { status: RunStatus.RUNNING, ...(event.value.metrics && { lastEpoch: event.value.metrics }) };
     case "modelTrained": {
-      const { name = "", version = 0 } = event.value.model ?? {};
-      return { status: RunStatus.RUNNING, modelName: name, modelVersion: version };
+      const { model: { name = "", version = 0 } = {}, summary } = event.value;
+      return {
+        status: RunStatus.RUNNING,
+        modelName: name,
+        modelVersion: version,
+        ...(summary && { training: summary }),
+      };
     }
     case "modelEvaluated":
       return { status: RunStatus.RUNNING, ...(event.value.report && { evaluation: event.value.report }) };

@@ -1,22 +1,43 @@
 import { create } from "@bufbuild/protobuf";
 import type { Span } from "@opentelemetry/api";
-import { type EpochMetrics, EpochMetricsSchema } from "../../gen/millrace/v1/training_pb.ts";
-import type { EpochReport } from "../../lib/nn/training.ts";
+import {
+  type EpochMetrics,
+  EpochMetricsSchema,
+  TrainingEnd,
+  type TrainingProgress,
+  TrainingProgressSchema,
+} from "../../gen/millrace/v1/training_pb.ts";
+import type * as nn from "../../lib/nn/training.ts";
 import { startSpan } from "../../lib/telemetry/spans.ts";
 
 /** An epoch in the words of the API. */
-export function epochMetricsFrom(epoch: EpochReport): EpochMetrics {
+export function epochMetricsFrom(epoch: nn.EpochReport): EpochMetrics {
+  const { validationAccuracy, validationLoss } = epoch;
   return create(EpochMetricsSchema, {
-    epoch: epoch.epoch,
-    epochs: epoch.epochs,
-    loss: epoch.loss,
-    accuracy: epoch.accuracy,
-    learningRate: epoch.learningRate,
-    imagesPerSecond: epoch.imagesPerSecond,
+    ...measuresFrom(epoch),
     durationSeconds: epoch.durationMs / 1000,
-    remainingSeconds: epoch.remainingMs / 1000,
+    ...(validationAccuracy === undefined ? {} : { validationAccuracy }),
+    ...(validationLoss === undefined ? {} : { validationLoss }),
   });
 }
+
+/** A position within an epoch in the words of the API. */
+export function progressFrom(progress: nn.TrainingProgress): TrainingProgress {
+  const { step, steps } = progress;
+  return create(TrainingProgressSchema, { epoch: measuresFrom(progress), step, steps });
+}
+
+function measuresFrom(measures: nn.EpochMeasures) {
+  const { epoch, epochs, loss, accuracy, learningRate, imagesPerSecond, remainingMs } = measures;
+  return { epoch, epochs, loss, accuracy, learningRate, imagesPerSecond, remainingSeconds: remainingMs / 1000 };
+}
+
+/** Why a training ended, in the words of the API. */
+export const trainingEnds: Readonly<Record<nn.TrainingEnd, TrainingEnd>> = {
+  completed: TrainingEnd.COMPLETED,
+  "early stopping": TrainingEnd.EARLY_STOPPING,
+  "time budget": TrainingEnd.TIME_BUDGET,
+};
 
 /** A span for each epoch: a long training shows in the trace while it runs, since a span appears only when it ends. */
 export interface EpochSpans {
@@ -35,6 +56,7 @@ export function createEpochSpans(): EpochSpans {
         "millrace.training.loss": metrics.loss,
         "millrace.training.accuracy": metrics.accuracy,
         "millrace.training.images_per_second": metrics.imagesPerSecond,
+        "millrace.training.validation_accuracy": metrics.validationAccuracy,
       });
       span?.end();
       span = metrics.epoch < metrics.epochs ? startSpan("epoch") : undefined;

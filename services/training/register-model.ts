@@ -1,10 +1,13 @@
 import { create, type JsonObject, toJsonString } from "@bufbuild/protobuf";
 import { trace } from "@opentelemetry/api";
 import type { DatasetManifest } from "../../gen/millrace/v1/dataset_pb.ts";
-import { LineageSchema, ModelManifestSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import { LineageSchema, ModelManifestSchema } from "../../gen/millrace/v1/model_pb.ts";
+import { TrainingSummarySchema } from "../../gen/millrace/v1/training_pb.ts";
 import type { TrainingResult } from "../../lib/nn/training.ts";
+import { drawTrainingCurves } from "../../lib/nn/training-curves.ts";
 import { codeVersion } from "../../lib/version.ts";
-import type { TrainingDependencies, TrainingOrder } from "./handlers.ts";
+import { trainingEnds } from "./epochs.ts";
+import type { TrainedVersion, TrainingDependencies, TrainingOrder } from "./handlers.ts";
 
 /** A finished training, and what it was made from. */
 export interface TrainedModel {
@@ -20,7 +23,7 @@ export async function registerModel(
   { artifacts, registry }: Pick<TrainingDependencies, "artifacts" | "registry">,
   order: TrainingOrder,
   trained: TrainedModel,
-): Promise<ModelVersion> {
+): Promise<TrainedVersion> {
   const { network, hyperparameters, engine } = trained;
   const lineage = create(LineageSchema, {
     runId: order.origin.runId,
@@ -30,7 +33,8 @@ export async function registerModel(
     codeVersion: codeVersion(),
     engine,
   });
-  const model = { ...(await storeParts({ artifacts }, trained)), lineage };
+  const parts = await storeParts({ artifacts }, trained);
+  const model = { ...parts, lineage };
   const json = toJsonString(ModelManifestSchema, create(ModelManifestSchema, model), { prettySpaces: 2 });
   const manifest = await artifacts.put(new TextEncoder().encode(json), {
     mediaType: "application/json",
@@ -44,16 +48,31 @@ export async function registerModel(
     manifest,
     lineage: { ...lineage, traceId, spanId },
   };
-  return registry.register(version, order.origin);
+  const { end, keptEpoch, epochs } = trained.result;
+  const summary = create(TrainingSummarySchema, {
+    end: trainingEnds[end],
+    epochs: epochs.length,
+    keptEpoch,
+    curves: parts.trainingCurves,
+  });
+  return { model: await registry.register(version, order.origin), summary };
 }
 
-async function storeParts({ artifacts }: Pick<TrainingDependencies, "artifacts">, { manifest, result }: TrainedModel) {
+async function storeParts(
+  { artifacts }: Pick<TrainingDependencies, "artifacts">,
+  { manifest, result, network }: TrainedModel,
+) {
   const topology = new TextEncoder().encode(result.layersModel.modelJson);
   const onnx = await artifacts.put(result.onnx, { mediaType: "application/vnd.onnx", name: "model.onnx" });
   const layersModel = await artifacts.put(topology, { mediaType: "application/json", name: "layers-model.json" });
   const layersWeights = await artifacts.put(result.layersModel.weights, {
     mediaType: "application/octet-stream",
     name: "layers-weights.bin",
+  });
+  const curves = drawTrainingCurves(result.epochs, `Training of ${network} on ${manifest.name}`);
+  const trainingCurves = await artifacts.put(new TextEncoder().encode(curves), {
+    mediaType: "image/svg+xml",
+    name: "training-curves.svg",
   });
   return {
     ...(manifest.shape === undefined ? {} : { input: manifest.shape }),
@@ -64,5 +83,6 @@ async function storeParts({ artifacts }: Pick<TrainingDependencies, "artifacts">
     channelMeans: manifest.channelMeans,
     channelDeviations: manifest.channelDeviations,
     parameterCount: BigInt(result.parameterCount),
+    trainingCurves,
   };
 }

@@ -14,7 +14,7 @@ export function trainingRoutes(training: Training): RpcService {
       streamUpdates(callerSignal, async (send, signal) => {
         // A request is no event: its model version is filed under an id of its own.
         const cause = { id: eventIdFrom(crypto.randomUUID(), "request"), originTraceparent: "" };
-        const model = await training.train(
+        const { model } = await training.train(
           {
             datasetDigest: request.datasetDigest,
             spec: request.spec ?? create(TrainingSpecSchema),

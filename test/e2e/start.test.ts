@@ -81,6 +81,7 @@ test("npm start -- --exit shows the whole run and ends with status 0; a second s
     /Gate: promoted/,
     /version 1 of model "default" is live/,
     /Predictions by model "default" version 1/,
+    /Curves of the training: .*\.svg/,
     /Trace of the run: [0-9a-f]{32}/,
   ]) {
     assert.match(first.text, part);

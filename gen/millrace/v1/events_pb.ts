@@ -18,7 +18,7 @@ import { file_millrace_v1_evaluation } from "./evaluation_pb.ts";
 import type { AliasMove, ModelVersion } from "./model_pb.ts";
 import { file_millrace_v1_model } from "./model_pb.ts";
 import { file_millrace_v1_options } from "./options_pb.ts";
-import type { EpochMetrics, TrainingSpec } from "./training_pb.ts";
+import type { EpochMetrics, TrainingProgress, TrainingSpec, TrainingSummary } from "./training_pb.ts";
 import { file_millrace_v1_training } from "./training_pb.ts";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 
@@ -26,7 +26,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file millrace/v1/events.proto.
  */
 export const file_millrace_v1_events: GenFile = /*@__PURE__*/
-  fileDesc("ChhtaWxscmFjZS92MS9ldmVudHMucHJvdG8SC21pbGxyYWNlLnYxIsIBCgdSdW5TcGVjEikKB2RhdGFzZXQYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYxIrCgh0cmFpbmluZxgCIAEoCzIZLm1pbGxyYWNlLnYxLlRyYWluaW5nU3BlYxIlCgRnYXRlGAMgASgLMhcubWlsbHJhY2UudjEuR2F0ZVBvbGljeRI4Cgptb2RlbF9uYW1lGAQgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTlfLV17MCw2Mn0pPyQiXAoMUnVuUmVxdWVzdGVkEiIKBHNwZWMYASABKAsyFC5taWxscmFjZS52MS5SdW5TcGVjOiiquxgkCg1ydW4ucmVxdWVzdGVkEghwaXBlbGluZRoJaW5nZXN0aW9uIl4KDFJ1bkNhbmNlbGxlZBIOCgZyZWFzb24YASABKAk6Pqq7GDoKDXJ1bi5jYW5jZWxsZWQSCHBpcGVsaW5lGglpbmdlc3Rpb24aCHRyYWluaW5nGgpldmFsdWF0aW9uIpwBCglSdW5GYWlsZWQSDQoFc3RhZ2UYASABKAkSDAoEY29kZRgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGF0dGVtcHRzGAQgASgNEhwKFGRlYWRfbGV0dGVyX3NlcXVlbmNlGAUgASgEOjGquxgtCgpydW4uZmFpbGVkEglpbmdlc3Rpb24SCHRyYWluaW5nEgpldmFsdWF0aW9uIloKDkRhdGFzZXRTdGFydGVkEiYKBHNwZWMYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYzogqrsYHAoPZGF0YXNldC5zdGFydGVkEglpbmdlc3Rpb24iaAoRRGF0YXNldFByb2dyZXNzZWQSLgoIcHJvZ3Jlc3MYASABKAsyHC5taWxscmFjZS52MS5EYXRhc2V0UHJvZ3Jlc3M6I6q7GB8KEmRhdGFzZXQucHJvZ3Jlc3NlZBIJaW5nZXN0aW9uIqMBCg9EYXRhc2V0UHJlcGFyZWQSJQoHZGF0YXNldBgBIAEoCzIULm1pbGxyYWNlLnYxLkRhdGFzZXQSIgoEc3BlYxgCIAEoCzIULm1pbGxyYWNlLnYxLlJ1blNwZWMSGAoQZHVyYXRpb25fc2Vjb25kcxgDIAEoATorqrsYJwoQZGF0YXNldC5wcmVwYXJlZBIJaW5nZXN0aW9uGgh0cmFpbmluZyK0AQoPVHJhaW5pbmdTdGFydGVkEg8KB25ldHdvcmsYASABKAkSMAoPaHlwZXJwYXJhbWV0ZXJzGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0cmFpbl9pbWFnZXMYAyABKA0SDgoGZW5naW5lGAQgASgJEhYKDnJlc3VtZWRfZXBvY2hzGAUgASgNOiCquxgcChB0cmFpbmluZy5zdGFydGVkEgh0cmFpbmluZyKZAQoWVHJhaW5pbmdFcG9jaENvbXBsZXRlZBIqCgdtZXRyaWNzGAEgASgLMhkubWlsbHJhY2UudjEuRXBvY2hNZXRyaWNzEikKCmNoZWNrcG9pbnQYAiABKAsyFS5taWxscmFjZS52MS5BcnRpZmFjdDooqrsYJAoYdHJhaW5pbmcuZXBvY2hfY29tcGxldGVkEgh0cmFpbmluZyKhAQoMTW9kZWxUcmFpbmVkEigKBW1vZGVsGAEgASgLMhkubWlsbHJhY2UudjEuTW9kZWxWZXJzaW9uEiIKBHNwZWMYAiABKAsyFC5taWxscmFjZS52MS5SdW5TcGVjEhgKEGR1cmF0aW9uX3NlY29uZHMYAyABKAE6Kaq7GCUKDW1vZGVsLnRyYWluZWQSCHRyYWluaW5nGgpldmFsdWF0aW9uIl4KEUV2YWx1YXRpb25TdGFydGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDTokqrsYIAoSZXZhbHVhdGlvbi5zdGFydGVkEgpldmFsdWF0aW9uInIKFEV2YWx1YXRpb25Qcm9ncmVzc2VkEjEKCHByb2dyZXNzGAEgASgLMh8ubWlsbHJhY2UudjEuRXZhbHVhdGlvblByb2dyZXNzOiequxgjChVldmFsdWF0aW9uLnByb2dyZXNzZWQSCmV2YWx1YXRpb24ioQEKDk1vZGVsRXZhbHVhdGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRItCgZyZXBvcnQYAyABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0EhgKEGR1cmF0aW9uX3NlY29uZHMYBCABKAE6Iaq7GB0KD21vZGVsLmV2YWx1YXRlZBIKZXZhbHVhdGlvbiKyAQoNTW9kZWxQcm9tb3RlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SKwoIZGVjaXNpb24YAyABKAsyGS5taWxscmFjZS52MS5HYXRlRGVjaXNpb24SLQoGcmVwb3J0GAQgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydDogqrsYHAoObW9kZWwucHJvbW90ZWQSCmV2YWx1YXRpb24isgEKDU1vZGVsUmVqZWN0ZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEisKCGRlY2lzaW9uGAMgASgLMhkubWlsbHJhY2UudjEuR2F0ZURlY2lzaW9uEi0KBnJlcG9ydBgEIAEoCzIdLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25SZXBvcnQ6IKq7GBwKDm1vZGVsLnJlamVjdGVkEgpldmFsdWF0aW9uIoUBCg1Nb2RlbERlcGxveWVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRITCgtpbnN0YW5jZV9pZBgDIAEoCRIYChBkdXJhdGlvbl9zZWNvbmRzGAQgASgBOiCquxgcCg5tb2RlbC5kZXBsb3llZBIKcHJlZGljdGlvbiKbAQoVTW9kZWxEZXBsb3ltZW50RmFpbGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRITCgtpbnN0YW5jZV9pZBgDIAEoCRIMCgRjb2RlGAQgASgJEg8KB21lc3NhZ2UYBSABKAk6Kaq7GCUKF21vZGVsLmRlcGxveW1lbnRfZmFpbGVkEgpwcmVkaWN0aW9uImoKFk1vZGVsVmVyc2lvblJlZ2lzdGVyZWQSKgoHdmVyc2lvbhgBIAEoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbjokqrsYIAoSdmVyc2lvbi5yZWdpc3RlcmVkEgh0cmFpbmluZyABIn4KFU1vZGVsVmVyc2lvbkV2YWx1YXRlZBIPCgd2ZXJzaW9uGAEgASgNEi0KBnJlcG9ydBgCIAEoCzIdLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25SZXBvcnQ6Jaq7GCEKEXZlcnNpb24uZXZhbHVhdGVkEgpldmFsdWF0aW9uIAEibgoPTW9kZWxBbGlhc01vdmVkEiQKBG1vdmUYASABKAsyFi5taWxscmFjZS52MS5BbGlhc01vdmU6Naq7GDEKC2FsaWFzLm1vdmVkEgpldmFsdWF0aW9uEghwaXBlbGluZRoKcHJlZGljdGlvbiABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation, file_millrace_v1_model, file_millrace_v1_options, file_millrace_v1_training]);
+  fileDesc("ChhtaWxscmFjZS92MS9ldmVudHMucHJvdG8SC21pbGxyYWNlLnYxIsIBCgdSdW5TcGVjEikKB2RhdGFzZXQYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYxIrCgh0cmFpbmluZxgCIAEoCzIZLm1pbGxyYWNlLnYxLlRyYWluaW5nU3BlYxIlCgRnYXRlGAMgASgLMhcubWlsbHJhY2UudjEuR2F0ZVBvbGljeRI4Cgptb2RlbF9uYW1lGAQgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTlfLV17MCw2Mn0pPyQiXAoMUnVuUmVxdWVzdGVkEiIKBHNwZWMYASABKAsyFC5taWxscmFjZS52MS5SdW5TcGVjOiiquxgkCg1ydW4ucmVxdWVzdGVkEghwaXBlbGluZRoJaW5nZXN0aW9uIl4KDFJ1bkNhbmNlbGxlZBIOCgZyZWFzb24YASABKAk6Pqq7GDoKDXJ1bi5jYW5jZWxsZWQSCHBpcGVsaW5lGglpbmdlc3Rpb24aCHRyYWluaW5nGgpldmFsdWF0aW9uIpwBCglSdW5GYWlsZWQSDQoFc3RhZ2UYASABKAkSDAoEY29kZRgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGF0dGVtcHRzGAQgASgNEhwKFGRlYWRfbGV0dGVyX3NlcXVlbmNlGAUgASgEOjGquxgtCgpydW4uZmFpbGVkEglpbmdlc3Rpb24SCHRyYWluaW5nEgpldmFsdWF0aW9uIloKDkRhdGFzZXRTdGFydGVkEiYKBHNwZWMYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYzogqrsYHAoPZGF0YXNldC5zdGFydGVkEglpbmdlc3Rpb24iaAoRRGF0YXNldFByb2dyZXNzZWQSLgoIcHJvZ3Jlc3MYASABKAsyHC5taWxscmFjZS52MS5EYXRhc2V0UHJvZ3Jlc3M6I6q7GB8KEmRhdGFzZXQucHJvZ3Jlc3NlZBIJaW5nZXN0aW9uIqMBCg9EYXRhc2V0UHJlcGFyZWQSJQoHZGF0YXNldBgBIAEoCzIULm1pbGxyYWNlLnYxLkRhdGFzZXQSIgoEc3BlYxgCIAEoCzIULm1pbGxyYWNlLnYxLlJ1blNwZWMSGAoQZHVyYXRpb25fc2Vjb25kcxgDIAEoATorqrsYJwoQZGF0YXNldC5wcmVwYXJlZBIJaW5nZXN0aW9uGgh0cmFpbmluZyLLAQoPVHJhaW5pbmdTdGFydGVkEg8KB25ldHdvcmsYASABKAkSMAoPaHlwZXJwYXJhbWV0ZXJzGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0cmFpbl9pbWFnZXMYAyABKA0SDgoGZW5naW5lGAQgASgJEhYKDnJlc3VtZWRfZXBvY2hzGAUgASgNEhUKDXJlc3VtZWRfc3RlcHMYBiABKA06IKq7GBwKEHRyYWluaW5nLnN0YXJ0ZWQSCHRyYWluaW5nImoKElRyYWluaW5nUHJvZ3Jlc3NlZBIvCghwcm9ncmVzcxgBIAEoCzIdLm1pbGxyYWNlLnYxLlRyYWluaW5nUHJvZ3Jlc3M6I6q7GB8KE3RyYWluaW5nLnByb2dyZXNzZWQSCHRyYWluaW5nIocBChRUcmFpbmluZ0NoZWNrcG9pbnRlZBIOCgZlcG9jaHMYASABKA0SDQoFc3RlcHMYAiABKA0SKQoKY2hlY2twb2ludBgDIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0OiWquxghChV0cmFpbmluZy5jaGVja3BvaW50ZWQSCHRyYWluaW5nIpkBChZUcmFpbmluZ0Vwb2NoQ29tcGxldGVkEioKB21ldHJpY3MYASABKAsyGS5taWxscmFjZS52MS5FcG9jaE1ldHJpY3MSKQoKY2hlY2twb2ludBgCIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0OiiquxgkChh0cmFpbmluZy5lcG9jaF9jb21wbGV0ZWQSCHRyYWluaW5nItABCgxNb2RlbFRyYWluZWQSKAoFbW9kZWwYASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb24SIgoEc3BlYxgCIAEoCzIULm1pbGxyYWNlLnYxLlJ1blNwZWMSGAoQZHVyYXRpb25fc2Vjb25kcxgDIAEoARItCgdzdW1tYXJ5GAQgASgLMhwubWlsbHJhY2UudjEuVHJhaW5pbmdTdW1tYXJ5OimquxglCg1tb2RlbC50cmFpbmVkEgh0cmFpbmluZxoKZXZhbHVhdGlvbiJeChFFdmFsdWF0aW9uU3RhcnRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA06JKq7GCAKEmV2YWx1YXRpb24uc3RhcnRlZBIKZXZhbHVhdGlvbiJyChRFdmFsdWF0aW9uUHJvZ3Jlc3NlZBIxCghwcm9ncmVzcxgBIAEoCzIfLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25Qcm9ncmVzczonqrsYIwoVZXZhbHVhdGlvbi5wcm9ncmVzc2VkEgpldmFsdWF0aW9uIqEBCg5Nb2RlbEV2YWx1YXRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SLQoGcmVwb3J0GAMgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydBIYChBkdXJhdGlvbl9zZWNvbmRzGAQgASgBOiGquxgdCg9tb2RlbC5ldmFsdWF0ZWQSCmV2YWx1YXRpb24isgEKDU1vZGVsUHJvbW90ZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEisKCGRlY2lzaW9uGAMgASgLMhkubWlsbHJhY2UudjEuR2F0ZURlY2lzaW9uEi0KBnJlcG9ydBgEIAEoCzIdLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25SZXBvcnQ6IKq7GBwKDm1vZGVsLnByb21vdGVkEgpldmFsdWF0aW9uIrIBCg1Nb2RlbFJlamVjdGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIrCghkZWNpc2lvbhgDIAEoCzIZLm1pbGxyYWNlLnYxLkdhdGVEZWNpc2lvbhItCgZyZXBvcnQYBCABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiCquxgcCg5tb2RlbC5yZWplY3RlZBIKZXZhbHVhdGlvbiKFAQoNTW9kZWxEZXBsb3llZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSGAoQZHVyYXRpb25fc2Vjb25kcxgEIAEoATogqrsYHAoObW9kZWwuZGVwbG95ZWQSCnByZWRpY3Rpb24imwEKFU1vZGVsRGVwbG95bWVudEZhaWxlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSDAoEY29kZRgEIAEoCRIPCgdtZXNzYWdlGAUgASgJOimquxglChdtb2RlbC5kZXBsb3ltZW50X2ZhaWxlZBIKcHJlZGljdGlvbiJqChZNb2RlbFZlcnNpb25SZWdpc3RlcmVkEioKB3ZlcnNpb24YASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb246JKq7GCAKEnZlcnNpb24ucmVnaXN0ZXJlZBIIdHJhaW5pbmcgASJ+ChVNb2RlbFZlcnNpb25FdmFsdWF0ZWQSDwoHdmVyc2lvbhgBIAEoDRItCgZyZXBvcnQYAiABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiWquxghChF2ZXJzaW9uLmV2YWx1YXRlZBIKZXZhbHVhdGlvbiABIm4KD01vZGVsQWxpYXNNb3ZlZBIkCgRtb3ZlGAEgASgLMhYubWlsbHJhY2UudjEuQWxpYXNNb3ZlOjWquxgxCgthbGlhcy5tb3ZlZBIKZXZhbHVhdGlvbhIIcGlwZWxpbmUaCnByZWRpY3Rpb24gAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation, file_millrace_v1_model, file_millrace_v1_options, file_millrace_v1_training]);
 
 /**
  * What a run shall do, from images to a decision.
@@ -259,7 +259,7 @@ export type TrainingStarted = Message<"millrace.v1.TrainingStarted"> & {
   hyperparameters?: JsonObject | undefined;
 
   /**
-   * Images to train on.
+   * Images to train on, those that validation holds out included.
    *
    * @generated from field: uint32 train_images = 3;
    */
@@ -278,6 +278,13 @@ export type TrainingStarted = Message<"millrace.v1.TrainingStarted"> & {
    * @generated from field: uint32 resumed_epochs = 5;
    */
   resumedEpochs: number;
+
+  /**
+   * Steps of the epoch after those already done, taken from the same checkpoint.
+   *
+   * @generated from field: uint32 resumed_steps = 6;
+   */
+  resumedSteps: number;
 };
 
 /**
@@ -286,6 +293,62 @@ export type TrainingStarted = Message<"millrace.v1.TrainingStarted"> & {
  */
 export const TrainingStartedSchema: GenMessage<TrainingStarted> = /*@__PURE__*/
   messageDesc(file_millrace_v1_events, 7);
+
+/**
+ * A training went on. Published at most twice a second.
+ *
+ * @generated from message millrace.v1.TrainingProgressed
+ */
+export type TrainingProgressed = Message<"millrace.v1.TrainingProgressed"> & {
+  /**
+   * How far it is.
+   *
+   * @generated from field: millrace.v1.TrainingProgress progress = 1;
+   */
+  progress?: TrainingProgress | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.TrainingProgressed.
+ * Use `create(TrainingProgressedSchema)` to create a new message.
+ */
+export const TrainingProgressedSchema: GenMessage<TrainingProgressed> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 8);
+
+/**
+ * The state of a training was stored in the middle of an epoch.
+ *
+ * @generated from message millrace.v1.TrainingCheckpointed
+ */
+export type TrainingCheckpointed = Message<"millrace.v1.TrainingCheckpointed"> & {
+  /**
+   * Epochs done.
+   *
+   * @generated from field: uint32 epochs = 1;
+   */
+  epochs: number;
+
+  /**
+   * Steps of the next epoch done.
+   *
+   * @generated from field: uint32 steps = 2;
+   */
+  steps: number;
+
+  /**
+   * State from which the training goes on there, should its process die.
+   *
+   * @generated from field: millrace.v1.Artifact checkpoint = 3;
+   */
+  checkpoint?: Artifact | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.TrainingCheckpointed.
+ * Use `create(TrainingCheckpointedSchema)` to create a new message.
+ */
+export const TrainingCheckpointedSchema: GenMessage<TrainingCheckpointed> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 9);
 
 /**
  * An epoch ended.
@@ -313,7 +376,7 @@ export type TrainingEpochCompleted = Message<"millrace.v1.TrainingEpochCompleted
  * Use `create(TrainingEpochCompletedSchema)` to create a new message.
  */
 export const TrainingEpochCompletedSchema: GenMessage<TrainingEpochCompleted> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 8);
+  messageDesc(file_millrace_v1_events, 10);
 
 /**
  * A model is trained and registered as a version.
@@ -341,6 +404,13 @@ export type ModelTrained = Message<"millrace.v1.ModelTrained"> & {
    * @generated from field: double duration_seconds = 3;
    */
   durationSeconds: number;
+
+  /**
+   * How the training went.
+   *
+   * @generated from field: millrace.v1.TrainingSummary summary = 4;
+   */
+  summary?: TrainingSummary | undefined;
 };
 
 /**
@@ -348,7 +418,7 @@ export type ModelTrained = Message<"millrace.v1.ModelTrained"> & {
  * Use `create(ModelTrainedSchema)` to create a new message.
  */
 export const ModelTrainedSchema: GenMessage<ModelTrained> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 9);
+  messageDesc(file_millrace_v1_events, 11);
 
 /**
  * The evaluation of a model began.
@@ -376,7 +446,7 @@ export type EvaluationStarted = Message<"millrace.v1.EvaluationStarted"> & {
  * Use `create(EvaluationStartedSchema)` to create a new message.
  */
 export const EvaluationStartedSchema: GenMessage<EvaluationStarted> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 10);
+  messageDesc(file_millrace_v1_events, 12);
 
 /**
  * The evaluation of a model went on.
@@ -397,7 +467,7 @@ export type EvaluationProgressed = Message<"millrace.v1.EvaluationProgressed"> &
  * Use `create(EvaluationProgressedSchema)` to create a new message.
  */
 export const EvaluationProgressedSchema: GenMessage<EvaluationProgressed> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 11);
+  messageDesc(file_millrace_v1_events, 13);
 
 /**
  * A model is measured.
@@ -439,7 +509,7 @@ export type ModelEvaluated = Message<"millrace.v1.ModelEvaluated"> & {
  * Use `create(ModelEvaluatedSchema)` to create a new message.
  */
 export const ModelEvaluatedSchema: GenMessage<ModelEvaluated> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 12);
+  messageDesc(file_millrace_v1_events, 14);
 
 /**
  * The gate let a model through; the registry's alias "champion" names it.
@@ -481,7 +551,7 @@ export type ModelPromoted = Message<"millrace.v1.ModelPromoted"> & {
  * Use `create(ModelPromotedSchema)` to create a new message.
  */
 export const ModelPromotedSchema: GenMessage<ModelPromoted> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 13);
+  messageDesc(file_millrace_v1_events, 15);
 
 /**
  * The gate held a model back.
@@ -523,7 +593,7 @@ export type ModelRejected = Message<"millrace.v1.ModelRejected"> & {
  * Use `create(ModelRejectedSchema)` to create a new message.
  */
 export const ModelRejectedSchema: GenMessage<ModelRejected> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 14);
+  messageDesc(file_millrace_v1_events, 16);
 
 /**
  * A prediction service answers with a model: loaded, checked, warmed up and switched to.
@@ -565,7 +635,7 @@ export type ModelDeployed = Message<"millrace.v1.ModelDeployed"> & {
  * Use `create(ModelDeployedSchema)` to create a new message.
  */
 export const ModelDeployedSchema: GenMessage<ModelDeployed> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 15);
+  messageDesc(file_millrace_v1_events, 17);
 
 /**
  * A prediction service could not put a model into service and goes on with the one it had.
@@ -614,7 +684,7 @@ export type ModelDeploymentFailed = Message<"millrace.v1.ModelDeploymentFailed">
  * Use `create(ModelDeploymentFailedSchema)` to create a new message.
  */
 export const ModelDeploymentFailedSchema: GenMessage<ModelDeploymentFailed> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 16);
+  messageDesc(file_millrace_v1_events, 18);
 
 /**
  * A version was added to the registry.
@@ -635,7 +705,7 @@ export type ModelVersionRegistered = Message<"millrace.v1.ModelVersionRegistered
  * Use `create(ModelVersionRegisteredSchema)` to create a new message.
  */
 export const ModelVersionRegisteredSchema: GenMessage<ModelVersionRegistered> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 17);
+  messageDesc(file_millrace_v1_events, 19);
 
 /**
  * A version in the registry was measured.
@@ -663,7 +733,7 @@ export type ModelVersionEvaluated = Message<"millrace.v1.ModelVersionEvaluated">
  * Use `create(ModelVersionEvaluatedSchema)` to create a new message.
  */
 export const ModelVersionEvaluatedSchema: GenMessage<ModelVersionEvaluated> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 18);
+  messageDesc(file_millrace_v1_events, 20);
 
 /**
  * An alias came to name another version. Prediction services follow the alias "champion".
@@ -684,5 +754,5 @@ export type ModelAliasMoved = Message<"millrace.v1.ModelAliasMoved"> & {
  * Use `create(ModelAliasMovedSchema)` to create a new message.
  */
 export const ModelAliasMovedSchema: GenMessage<ModelAliasMoved> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_events, 19);
+  messageDesc(file_millrace_v1_events, 21);
 

@@ -2,19 +2,21 @@
 // @generated from file millrace/v1/training.proto (package millrace.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Artifact } from "./artifact_pb.ts";
+import { file_millrace_v1_artifact } from "./artifact_pb.ts";
 import type { ModelVersion } from "./model_pb.ts";
 import { file_millrace_v1_model } from "./model_pb.ts";
-import type { JsonObject, Message } from "@bufbuild/protobuf";
+import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file millrace/v1/training.proto.
  */
 export const file_millrace_v1_training: GenFile = /*@__PURE__*/
-  fileDesc("ChptaWxscmFjZS92MS90cmFpbmluZy5wcm90bxILbWlsbHJhY2UudjEirwEKDFRyYWluUmVxdWVzdBI0Cg5kYXRhc2V0X2RpZ2VzdBgBIAEoCUIcukgZchcyFV5zaGEyNTY6WzAtOWEtZl17NjR9JBIvCgRzcGVjGAIgASgLMhkubWlsbHJhY2UudjEuVHJhaW5pbmdTcGVjQga6SAPIAQESOAoKbW9kZWxfbmFtZRgDIAEoCUIkukghch8yHV4oW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9KT8kInEKDVRyYWluUmVzcG9uc2USKgoFZXBvY2gYASABKAsyGS5taWxscmFjZS52MS5FcG9jaE1ldHJpY3NIABIqCgVtb2RlbBgCIAEoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbkgAQggKBnVwZGF0ZSIVChNMaXN0TmV0d29ya3NSZXF1ZXN0Ij4KFExpc3ROZXR3b3Jrc1Jlc3BvbnNlEiYKCG5ldHdvcmtzGAEgAygLMhQubWlsbHJhY2UudjEuTmV0d29yayIsCgdOZXR3b3JrEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkiogEKDFRyYWluaW5nU3BlYxIYCgduZXR3b3JrGAEgASgJQge6SARyAhhAEh8KBmVwb2NocxgCIAEoDUIKukgHKgUYkE4gAEgAiAEBEhEKBHNlZWQYAyABKA1IAYgBARIwCg9oeXBlcnBhcmFtZXRlcnMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0QgkKB19lcG9jaHNCBwoFX3NlZWQitAEKDEVwb2NoTWV0cmljcxINCgVlcG9jaBgBIAEoDRIOCgZlcG9jaHMYAiABKA0SDAoEbG9zcxgDIAEoARIQCghhY2N1cmFjeRgEIAEoARIVCg1sZWFybmluZ19yYXRlGAUgASgBEhkKEWltYWdlc19wZXJfc2Vjb25kGAYgASgBEhgKEGR1cmF0aW9uX3NlY29uZHMYByABKAESGQoRcmVtYWluaW5nX3NlY29uZHMYCCABKAEyqAEKD1RyYWluaW5nU2VydmljZRJACgVUcmFpbhIZLm1pbGxyYWNlLnYxLlRyYWluUmVxdWVzdBoaLm1pbGxyYWNlLnYxLlRyYWluUmVzcG9uc2UwARJTCgxMaXN0TmV0d29ya3MSIC5taWxscmFjZS52MS5MaXN0TmV0d29ya3NSZXF1ZXN0GiEubWlsbHJhY2UudjEuTGlzdE5ldHdvcmtzUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_struct, file_millrace_v1_model]);
+  fileDesc("ChptaWxscmFjZS92MS90cmFpbmluZy5wcm90bxILbWlsbHJhY2UudjEirwEKDFRyYWluUmVxdWVzdBI0Cg5kYXRhc2V0X2RpZ2VzdBgBIAEoCUIcukgZchcyFV5zaGEyNTY6WzAtOWEtZl17NjR9JBIvCgRzcGVjGAIgASgLMhkubWlsbHJhY2UudjEuVHJhaW5pbmdTcGVjQga6SAPIAQESOAoKbW9kZWxfbmFtZRgDIAEoCUIkukghch8yHV4oW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9KT8kInEKDVRyYWluUmVzcG9uc2USKgoFZXBvY2gYASABKAsyGS5taWxscmFjZS52MS5FcG9jaE1ldHJpY3NIABIqCgVtb2RlbBgCIAEoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbkgAQggKBnVwZGF0ZSIVChNMaXN0TmV0d29ya3NSZXF1ZXN0Ij4KFExpc3ROZXR3b3Jrc1Jlc3BvbnNlEiYKCG5ldHdvcmtzGAEgAygLMhQubWlsbHJhY2UudjEuTmV0d29yayIsCgdOZXR3b3JrEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkiogEKDFRyYWluaW5nU3BlYxIYCgduZXR3b3JrGAEgASgJQge6SARyAhhAEh8KBmVwb2NocxgCIAEoDUIKukgHKgUYkE4gAEgAiAEBEhEKBHNlZWQYAyABKA1IAYgBARIwCg9oeXBlcnBhcmFtZXRlcnMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0QgkKB19lcG9jaHNCBwoFX3NlZWQioAIKDEVwb2NoTWV0cmljcxINCgVlcG9jaBgBIAEoDRIOCgZlcG9jaHMYAiABKA0SDAoEbG9zcxgDIAEoARIQCghhY2N1cmFjeRgEIAEoARIVCg1sZWFybmluZ19yYXRlGAUgASgBEhkKEWltYWdlc19wZXJfc2Vjb25kGAYgASgBEhgKEGR1cmF0aW9uX3NlY29uZHMYByABKAESGQoRcmVtYWluaW5nX3NlY29uZHMYCCABKAESIAoTdmFsaWRhdGlvbl9hY2N1cmFjeRgJIAEoAUgAiAEBEhwKD3ZhbGlkYXRpb25fbG9zcxgKIAEoAUgBiAEBQhYKFF92YWxpZGF0aW9uX2FjY3VyYWN5QhIKEF92YWxpZGF0aW9uX2xvc3MiWQoQVHJhaW5pbmdQcm9ncmVzcxIoCgVlcG9jaBgBIAEoCzIZLm1pbGxyYWNlLnYxLkVwb2NoTWV0cmljcxIMCgRzdGVwGAIgASgNEg0KBXN0ZXBzGAMgASgNIoMBCg9UcmFpbmluZ1N1bW1hcnkSJQoDZW5kGAEgASgOMhgubWlsbHJhY2UudjEuVHJhaW5pbmdFbmQSDgoGZXBvY2hzGAIgASgNEhIKCmtlcHRfZXBvY2gYAyABKA0SJQoGY3VydmVzGAQgASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3QqhgEKC1RyYWluaW5nRW5kEhwKGFRSQUlOSU5HX0VORF9VTlNQRUNJRklFRBAAEhoKFlRSQUlOSU5HX0VORF9DT01QTEVURUQQARIfChtUUkFJTklOR19FTkRfRUFSTFlfU1RPUFBJTkcQAhIcChhUUkFJTklOR19FTkRfVElNRV9CVURHRVQQAzKoAQoPVHJhaW5pbmdTZXJ2aWNlEkAKBVRyYWluEhkubWlsbHJhY2UudjEuVHJhaW5SZXF1ZXN0GhoubWlsbHJhY2UudjEuVHJhaW5SZXNwb25zZTABElMKDExpc3ROZXR3b3JrcxIgLm1pbGxyYWNlLnYxLkxpc3ROZXR3b3Jrc1JlcXVlc3QaIS5taWxscmFjZS52MS5MaXN0TmV0d29ya3NSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_model]);
 
 /**
  * What to train.
@@ -255,6 +257,20 @@ export type EpochMetrics = Message<"millrace.v1.EpochMetrics"> & {
    * @generated from field: double remaining_seconds = 8;
    */
   remainingSeconds: number;
+
+  /**
+   * Share of the validation images classified correctly after the epoch, 0..1. Not set without validation.
+   *
+   * @generated from field: optional double validation_accuracy = 9;
+   */
+  validationAccuracy?: number | undefined;
+
+  /**
+   * Mean cross-entropy of the validation images after the epoch, in nats. Not set without validation.
+   *
+   * @generated from field: optional double validation_loss = 10;
+   */
+  validationLoss?: number | undefined;
 };
 
 /**
@@ -263,6 +279,131 @@ export type EpochMetrics = Message<"millrace.v1.EpochMetrics"> & {
  */
 export const EpochMetricsSchema: GenMessage<EpochMetrics> = /*@__PURE__*/
   messageDesc(file_millrace_v1_training, 6);
+
+/**
+ * How far a training is.
+ *
+ * @generated from message millrace.v1.TrainingProgress
+ */
+export type TrainingProgress = Message<"millrace.v1.TrainingProgress"> & {
+  /**
+   * The epoch under way, as its steps so far show it.
+   *
+   * @generated from field: millrace.v1.EpochMetrics epoch = 1;
+   */
+  epoch?: EpochMetrics | undefined;
+
+  /**
+   * Steps of this epoch done.
+   *
+   * @generated from field: uint32 step = 2;
+   */
+  step: number;
+
+  /**
+   * Steps of an epoch.
+   *
+   * @generated from field: uint32 steps = 3;
+   */
+  steps: number;
+};
+
+/**
+ * Describes the message millrace.v1.TrainingProgress.
+ * Use `create(TrainingProgressSchema)` to create a new message.
+ */
+export const TrainingProgressSchema: GenMessage<TrainingProgress> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_training, 7);
+
+/**
+ * What came of a training, beside the model.
+ *
+ * @generated from message millrace.v1.TrainingSummary
+ */
+export type TrainingSummary = Message<"millrace.v1.TrainingSummary"> & {
+  /**
+   * Why it ended.
+   *
+   * @generated from field: millrace.v1.TrainingEnd end = 1;
+   */
+  end: TrainingEnd;
+
+  /**
+   * Epochs done.
+   *
+   * @generated from field: uint32 epochs = 2;
+   */
+  epochs: number;
+
+  /**
+   * The epoch whose weights the model has, from 1.
+   *
+   * @generated from field: uint32 kept_epoch = 3;
+   */
+  keptEpoch: number;
+
+  /**
+   * Loss, accuracy and learning rate by epoch, as an SVG picture.
+   *
+   * @generated from field: millrace.v1.Artifact curves = 4;
+   */
+  curves?: Artifact | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.TrainingSummary.
+ * Use `create(TrainingSummarySchema)` to create a new message.
+ */
+export const TrainingSummarySchema: GenMessage<TrainingSummary> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_training, 8);
+
+/**
+ * Why a training ended.
+ *
+ * @generated from enum millrace.v1.TrainingEnd
+ */
+export const TrainingEnd = {
+  /**
+   * Not a reason.
+   *
+   * @generated from enum value: TRAINING_END_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * All epochs are done.
+   *
+   * @generated from enum value: TRAINING_END_COMPLETED = 1;
+   */
+  COMPLETED: 1,
+
+  /**
+   * The validation accuracy has not grown for as many epochs as `patience` says.
+   *
+   * @generated from enum value: TRAINING_END_EARLY_STOPPING = 2;
+   */
+  EARLY_STOPPING: 2,
+
+  /**
+   * The time that `maxMinutes` gives was over.
+   *
+   * @generated from enum value: TRAINING_END_TIME_BUDGET = 3;
+   */
+  TIME_BUDGET: 3,
+} as const;
+
+/**
+ * Why a training ended.
+ *
+ * @generated from enum millrace.v1.TrainingEnd
+ */
+export type TrainingEnd = (typeof TrainingEnd)[keyof typeof TrainingEnd] | UnknownEnum;
+
+/**
+ * Describes the enum millrace.v1.TrainingEnd.
+ */
+export const TrainingEndSchema: GenEnum<TrainingEnd> = /*@__PURE__*/
+  enumDesc(file_millrace_v1_training, 0);
 
 /**
  * Trains networks on prepared data sets.
