@@ -1,7 +1,8 @@
 /** A copy of a network in the form in which TensorFlow.js trains it: logits for output, dropout masks from outside. */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { AppError } from "../../errors.ts";
-import type { Weight } from "../layers/definition.ts";
+import { isFrozen } from "../backpropagation.ts";
+import type { LayerNode, Weight } from "../layers/definition.ts";
 import { inverseAxes, permute } from "../layout.ts";
 import { type NetworkPlan, weightKey } from "../plan.ts";
 import { core, layers } from "../tensorflow.ts";
@@ -17,6 +18,7 @@ export interface BoundWeight {
 
 export interface TrainableNetwork {
   readonly masks: readonly MaskInput[];
+  /** Parameters and running statistics; those of frozen layers are not among them. */
   readonly weights: readonly BoundWeight[];
   /**
    * The logits of images [N, H, W, C] in training: batch normalisation takes the batch's statistics and moves the running ones.
@@ -35,6 +37,10 @@ export async function createTrainableNetwork(
   const network = await layers.loadLayersModel(core.io.fromMemory({ modelTopology: topologyWithLogits(model) }));
   network.setWeights(model.getWeights());
   const masks = maskInputs(plan, batchSize);
+  for (const node of plan.nodes) {
+    if (isFrozen(node)) inferAlways(network, node.name);
+    if (node.className === "BatchNormalization") completeNormalization(network, node);
+  }
   let fed: readonly Float32Array[] = [];
   for (const [index, mask] of masks.entries()) {
     const layer = network.getLayer(mask.layer);
@@ -49,6 +55,23 @@ export async function createTrainableNetwork(
     },
     dispose: () => void network.dispose(),
   };
+}
+
+/** What is frozen works as in inference, as in the default engine: batch normalisation by its running statistics. */
+function inferAlways(network: LayersModel, name: string): void {
+  const layer = network.getLayer(name);
+  const call = layer.call.bind(layer);
+  layer.call = (inputs, options) => call(inputs, { ...options, training: false });
+}
+
+/**
+ * TensorFlow.js 4.22 reads gamma and beta of every batch normalisation that it trains, also of one that was told to have
+ * none. Ones and zeros in their place change nothing; they are no weights.
+ */
+function completeNormalization(network: LayersModel, { name, outputShape: [channels = 0] }: LayerNode): void {
+  const layer = network.getLayer(name) as { gamma?: { read(): core.Tensor }; beta?: { read(): core.Tensor } };
+  layer.gamma ??= { read: () => core.ones([channels]) };
+  layer.beta ??= { read: () => core.zeros([channels]) };
 }
 
 /** The values of a variable in the layout of checkpoints, which is ONNX's. */
@@ -114,7 +137,7 @@ function channelsLast(values: Float32Array | undefined, { name, shape }: MaskInp
 
 function bindWeights(network: LayersModel, plan: NetworkPlan): BoundWeight[] {
   return plan.nodes
-    .filter(({ weights }) => weights.length > 0)
+    .filter((node) => node.weights.length > 0 && !isFrozen(node))
     .flatMap((node) => {
       const variables = network.getLayer(node.name).weights;
       return node.weights.map((weight, index) => {

@@ -1,61 +1,107 @@
-/** The optimisers of `lib/nn/optimizers` as operations of TensorFlow.js: the same formulas, the same state. */
+/** The optimisers of `lib/nn/optimizers` as operations of TensorFlow.js: the same formulas, groups, clipping and state. */
 import { AppError } from "../../errors.ts";
 import type { OptimizerConfig } from "../configuration.ts";
+import { createOptimizer, parameterGroup } from "../optimizers.ts";
 import { core } from "../tensorflow.ts";
+import type { BoundWeight } from "./tensorflow-network.ts";
 
-/** A parameter at the moment of its update. */
-export interface TensorUpdate {
+/** A weight with the optimiser's tensors by slot name. Running statistics have none. */
+export interface TrainedWeight extends BoundWeight {
+  readonly slots: Readonly<Record<string, core.Variable>>;
+}
+
+export interface TensorOptimizer {
+  readonly weights: readonly TrainedWeight[];
+  /** Updates the weights from the gradients, by the names of their variables. `position.step` counts from 0. */
+  update(gradients: core.NamedTensorMap, position: { readonly step: number; readonly learningRate: number }): void;
+  dispose(): void;
+}
+
+/** The optimiser of a configuration over a network's weights. */
+export function createTensorOptimizer(config: OptimizerConfig, bound: readonly BoundWeight[]): TensorOptimizer {
+  const { slots, scalars } = createOptimizer(config);
+  const weights = bound.map((weight) => ({ ...weight, slots: zeroSlots(weight, slots) }));
+  return {
+    weights,
+    update(gradients, { step, learningRate }) {
+      const clipping = clippingFactor(Object.values(gradients), config.gradientClipNorm);
+      for (const { weight, variable, slots: current } of weights) {
+        const gradient = gradients[variable.name];
+        if (gradient === undefined) continue;
+        const { learningRateFactor, weightDecay } = parameterGroup(config, weight.role);
+        const next = nextTensors(config, {
+          parameter: variable,
+          gradient: clipping === undefined ? gradient : core.mul(gradient, clipping),
+          slots: current,
+          scalars: scalars(step + 1, learningRate),
+          learningRate: learningRate * learningRateFactor,
+          weightDecay,
+        });
+        variable.assign(next.parameter);
+        for (const [slot, tensor] of Object.entries(next.slots)) current[slot]?.assign(tensor);
+      }
+    },
+    dispose: () => core.dispose(weights.flatMap((weight) => Object.values(weight.slots))),
+  };
+}
+
+/** A parameter at the moment of its update, as in `ParameterUpdate`. */
+interface TensorUpdate {
   readonly parameter: core.Tensor;
   readonly gradient: core.Tensor;
-  /** By the names in the optimiser's `slots`. */
   readonly slots: Readonly<Record<string, core.Tensor>>;
-  /** Of this step, by name: what the optimiser's `scalars` gave. */
   readonly scalars: Readonly<Record<string, number>>;
-  readonly decays: boolean;
+  readonly learningRate: number;
+  readonly weightDecay: number;
 }
 
-export interface UpdatedTensors {
+interface UpdatedTensors {
   readonly parameter: core.Tensor;
   readonly slots: Readonly<Record<string, core.Tensor>>;
 }
 
-/** The function that updates a parameter, from an optimiser's configuration. */
-export function createTensorUpdate(config: OptimizerConfig): (update: TensorUpdate) => UpdatedTensors {
-  switch (config.kind) {
-    case "sgd":
-      return (update) => updateBySgd(config, update);
-    case "adam":
-      return (update) => updateByAdam(config, update);
-  }
+type SgdConfig = Extract<OptimizerConfig, { kind: "sgd" }>;
+type AdamConfig = Exclude<OptimizerConfig, SgdConfig>;
+
+function nextTensors(config: OptimizerConfig, update: TensorUpdate): UpdatedTensors {
+  return config.kind === "sgd" ? nextBySgd(config, update) : nextByAdam(config, update);
 }
 
-type Sgd = Extract<OptimizerConfig, { kind: "sgd" }>;
-type Adam = Extract<OptimizerConfig, { kind: "adam" }>;
-
-function updateBySgd({ momentum, nesterov, weightDecay }: Sgd, update: TensorUpdate): UpdatedTensors {
-  const { gradient, slots, scalars } = update;
-  const base = decayed(update, weightDecay);
-  const step = (direction: core.Tensor) => core.sub(base, core.mul(direction, named(scalars, "learningRate")));
-  if (slots.velocity === undefined) return { parameter: step(gradient), slots: {} };
+function nextBySgd({ momentum, nesterov }: SgdConfig, update: TensorUpdate): UpdatedTensors {
+  const { gradient, slots } = update;
+  if (slots.velocity === undefined) return { parameter: stepped(update, gradient), slots: {} };
   const velocity = core.add(core.mul(slots.velocity, momentum), gradient);
   const direction = nesterov ? core.add(gradient, core.mul(velocity, momentum)) : velocity;
-  return { parameter: step(direction), slots: { velocity } };
+  return { parameter: stepped(update, direction), slots: { velocity } };
 }
 
-function updateByAdam({ beta1, beta2, epsilon, weightDecay }: Adam, update: TensorUpdate): UpdatedTensors {
+function nextByAdam({ beta1, beta2, epsilon }: AdamConfig, update: TensorUpdate): UpdatedTensors {
   const { gradient, slots, scalars } = update;
   const first = core.add(core.mul(named(slots, "first_moment"), beta1), core.mul(gradient, 1 - beta1));
   const second = core.add(core.mul(named(slots, "second_moment"), beta2), core.mul(core.square(gradient), 1 - beta2));
   const mean = core.mul(first, named(scalars, "firstCorrection"));
   const root = core.sqrt(core.mul(second, named(scalars, "secondCorrection")));
-  const direction = core.div(mean, core.add(root, epsilon));
-  const parameter = core.sub(decayed(update, weightDecay), core.mul(direction, named(scalars, "learningRate")));
+  const parameter = stepped(update, core.div(mean, core.add(root, epsilon)));
   return { parameter, slots: { first_moment: first, second_moment: second } };
 }
 
-function decayed({ parameter, scalars, decays }: TensorUpdate, weightDecay: number): core.Tensor {
-  if (!decays || weightDecay === 0) return parameter;
-  return core.mul(parameter, 1 - named(scalars, "learningRate") * weightDecay);
+/** parameter (1 - learningRate weightDecay) - learningRate direction. */
+function stepped({ parameter, learningRate, weightDecay }: TensorUpdate, direction: core.Tensor): core.Tensor {
+  const base = weightDecay === 0 ? parameter : core.mul(parameter, 1 - learningRate * weightDecay);
+  return core.sub(base, core.mul(direction, learningRate));
+}
+
+/** limit / max(limit, norm), with the norm of all gradients as one vector; undefined without a limit. */
+function clippingFactor(gradients: readonly core.Tensor[], limit: number): core.Tensor | undefined {
+  if (limit === 0) return undefined;
+  const norm = core.sqrt(core.addN(gradients.map((gradient) => core.sum(core.square(gradient)))));
+  return core.div(limit, core.maximum(norm, limit));
+}
+
+function zeroSlots({ weight, variable }: BoundWeight, slots: readonly string[]): Record<string, core.Variable> {
+  const names = weight.role === "statistic" ? [] : slots;
+  const zeros = () => core.tidy(() => core.variable(core.zerosLike(variable), false));
+  return Object.fromEntries(names.map((slot) => [slot, zeros()]));
 }
 
 function named<T>(values: Readonly<Record<string, T>>, name: string): T {

@@ -4,15 +4,13 @@
  * and a training may go on with the other.
  */
 import type { NetworkTrainer, TrainerOptions, TrainingEngine } from "../engine.ts";
-import type { Optimizer } from "../optimizers/definition.ts";
-import { createOptimizer } from "../optimizers.ts";
 import { forwardFlops, type NetworkPlan, parameterCount, planFromLayersModel, writeWeights } from "../plan.ts";
 import { type Normalization, normalizationFactors } from "../preprocessing.ts";
 import { core } from "../tensorflow.ts";
 import type { StepResult, TrainingBatch } from "../training-session.ts";
 import { nativeBackend, type TensorBackend } from "./tensorflow-backend.ts";
 import { type BoundWeight, createTrainableNetwork, readVariable, tensorFromValues } from "./tensorflow-network.ts";
-import { createTensorUpdate, type UpdatedTensors } from "./tensorflow-optimizers.ts";
+import { createTensorOptimizer, type TrainedWeight } from "./tensorflow-optimizers.ts";
 
 /** The engine on a backend of TensorFlow.js, any of which gives the same results up to rounding. */
 export function createTensorflowEngine(backend: TensorBackend): TrainingEngine {
@@ -33,66 +31,47 @@ export const tensorflowEngine: TrainingEngine = createTensorflowEngine(nativeBac
 
 async function createTrainer({ model, config, normalization, state }: TrainerOptions): Promise<NetworkTrainer> {
   const plan = planFromLayersModel(model);
-  const optimizer = createOptimizer(config.optimizer);
-  const update = createTensorUpdate(config.optimizer);
   const network = await createTrainableNetwork(model, plan, config.batchSize);
-  const weights = network.weights.map((bound) => trainedWeight(bound, optimizer));
-  if (state) restore(weights, state);
-  const current = () => readState(weights);
+  const optimizer = createTensorOptimizer(config.optimizer, network.weights);
+  const weights = () => new Map(network.weights.map((bound) => [bound.key, readVariable(bound, bound.variable)]));
+  if (state) restore(optimizer.weights, state);
   return {
     masks: network.masks,
     parameterCount: parameterCount(plan),
     forwardFlopsPerImage: forwardFlops(plan),
-    async step(batch, { step, learningRate }) {
-      const scalars = optimizer.scalars(step + 1, learningRate);
+    async step(batch, position) {
       core.engine().startScope();
       try {
         const images = normalizedImages(batch.pixels, plan, normalization);
-        const { result, gradients } = lossAndGradients(weights, plan, batch, () => network.apply(images, batch.masks));
-        for (const trained of weights) {
-          const { weight, variable, slots } = trained;
-          const gradient = gradients[variable.name];
-          if (gradient === undefined) continue;
-          assign(trained, update({ parameter: variable, gradient, slots, scalars, decays: weight.role === "weight" }));
-        }
+        const logitsOf = () => network.apply(images, batch.masks);
+        const { result, gradients } = lossAndGradients(network.weights, plan, { batch, logitsOf });
+        optimizer.update(gradients, position);
         return result;
       } finally {
         core.engine().endScope();
       }
     },
-    state: current,
-    weights: () => new Map(weights.map((bound) => [bound.key, readVariable(bound, bound.variable)])),
+    state: () => readState(optimizer.weights),
+    weights,
     setWeights: (values) =>
       core.tidy(() => {
-        for (const bound of weights) {
+        for (const bound of network.weights) {
           if (values.has(bound.key)) bound.variable.assign(tensorFromValues(bound, values.get(bound.key)));
         }
       }),
-    writeWeights: (values = current()) => writeWeights(model, plan, values),
+    writeWeights: (values = weights()) => writeWeights(model, plan, values),
     async release() {
-      for (const { slots } of weights) core.dispose(Object.values(slots));
+      optimizer.dispose();
       network.dispose();
     },
   };
 }
 
-interface TrainedWeight extends BoundWeight {
-  /** The optimiser's tensors of this weight; none for running statistics. */
-  readonly slots: Readonly<Record<string, core.Variable>>;
-}
-
-function trainedWeight(bound: BoundWeight, { slots }: Optimizer): TrainedWeight {
-  const names = bound.weight.role === "statistic" ? [] : slots;
-  const zeros = () => core.tidy(() => core.variable(core.zerosLike(bound.variable), false));
-  return { ...bound, slots: Object.fromEntries(names.map((slot) => [slot, zeros()])) };
-}
-
 /** The loss with its L2 penalties, the number of images classified right, and the gradients by the variables' names. */
 function lossAndGradients(
-  weights: readonly TrainedWeight[],
+  weights: readonly BoundWeight[],
   { classes }: NetworkPlan,
-  { targets }: TrainingBatch,
-  logitsOf: () => core.Tensor,
+  { batch: { targets }, logitsOf }: { batch: TrainingBatch; logitsOf: () => core.Tensor },
 ): { readonly result: StepResult; readonly gradients: core.NamedTensorMap } {
   const goal = core.tensor(targets, [targets.length / classes, classes]);
   const parameters = weights.filter(({ weight }) => weight.role !== "statistic");
@@ -111,7 +90,7 @@ function lossAndGradients(
 }
 
 /** The Layers API's kernel regulariser: l2 sum(w^2). */
-function addPenalty(loss: core.Tensor, { weight: { l2 = 0 }, variable }: TrainedWeight): core.Tensor {
+function addPenalty(loss: core.Tensor, { weight: { l2 = 0 }, variable }: BoundWeight): core.Tensor {
   return l2 === 0 ? loss : core.add(loss, core.mul(core.sum(core.square(variable)), l2));
 }
 
@@ -130,11 +109,6 @@ function normalizedImages(pixels: Uint8Array, { input }: NetworkPlan, normalizat
     width,
   ]);
   return core.add(core.mul(core.transpose(images, [0, 2, 3, 1]), slopes), shifts);
-}
-
-function assign({ variable, slots }: TrainedWeight, updated: UpdatedTensors): void {
-  variable.assign(updated.parameter);
-  for (const [slot, tensor] of Object.entries(updated.slots)) slots[slot]?.assign(tensor);
 }
 
 function readState(weights: readonly TrainedWeight[]): ReadonlyMap<string, Float32Array> {

@@ -9,7 +9,6 @@ import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { AppError } from "../../../lib/errors.ts";
 import { fillMask } from "../../../lib/nn/batches.ts";
 import { type OptimizerConfig, resolveTrainingConfig, type TrainingConfig } from "../../../lib/nn/configuration.ts";
-import { writeSmoothLabel } from "../../../lib/nn/cross-entropy.ts";
 import type { NetworkTrainer, TrainingEngine } from "../../../lib/nn/engine.ts";
 import { onnxruntimeEngine } from "../../../lib/nn/engines/onnxruntime.ts";
 import { createTensorflowEngine } from "../../../lib/nn/engines/tensorflow.ts";
@@ -17,7 +16,8 @@ import { checkNode, nativeBackend, type TensorBackend } from "../../../lib/nn/en
 import { buildPaperNetwork } from "../../../lib/nn/networks/paper.ts";
 import { small } from "../../../lib/nn/networks/small.ts";
 import { createRandom } from "../../../lib/nn/random.ts";
-import { core } from "../../../lib/nn/tensorflow.ts";
+import { writeSmoothLabel } from "../../../lib/nn/targets.ts";
+import { core, layers as tf } from "../../../lib/nn/tensorflow.ts";
 import type { TrainingBatch } from "../../../lib/nn/training-session.ts";
 import { assertAllClose } from "./layer-harness.ts";
 import { byteArray } from "./random-arrays.ts";
@@ -49,13 +49,24 @@ const networks: Readonly<Record<string, () => LayersModel>> = {
     const blocks = [8, 16, 32].map((filters, block) => ({ filters, dropout: 0.2 + block / 10 }));
     return buildPaperNetwork(input, { blocks, units: 32 });
   },
+  "a network with a frozen beginning": frozenBeginning,
 };
-const sgd: OptimizerConfig = { kind: "sgd", learningRate: 0.005, momentum: 0.9, nesterov: true, weightDecay: 0.01 };
+type Options<Kind> = Extract<OptimizerConfig, { kind: Kind }>;
+const shared = { biasLearningRateFactor: 1, gradientClipNorm: 0 };
+const sgd: Options<"sgd"> = {
+  ...{ ...shared, kind: "sgd", learningRate: 0.005 },
+  ...{ momentum: 0.9, nesterov: true, weightDecay: 0.01 },
+};
+const adam = { ...shared, learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-3 };
 const optimizers: Readonly<Record<string, OptimizerConfig>> = {
   "SGD with Nesterov's momentum": sgd,
   "SGD with classical momentum": { ...sgd, nesterov: false, weightDecay: 0 },
-  "SGD without momentum": { ...sgd, momentum: 0 },
-  AdamW: { kind: "adam", learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-3, weightDecay: 0.01 },
+  "SGD without momentum, with clipped gradients": { ...sgd, momentum: 0, gradientClipNorm: 0.1 },
+  Adam: { ...adam, kind: "adam" },
+  "AdamW with its own learning rate for biases": {
+    ...{ ...adam, kind: "adamw", weightDecay: 0.01 },
+    ...{ biasLearningRateFactor: 8, gradientClipNorm: 1 },
+  },
 };
 
 for (const [name, { backend, skip }] of Object.entries(backends)) {
@@ -134,6 +145,27 @@ test("a Node that tfjs-node does not work with is refused by its version", () =>
   assert.throws(() => checkNode("24.1.0"), { code: "ENGINE_UNAVAILABLE", message: /unset MILLRACE_ENGINE/ });
 });
 
+/** A convolution and a normalisation that stay what they are, as a whitening layer does; the rest is trained. */
+function frozenBeginning(): LayersModel {
+  const kernelInitializer = tf.initializers.heNormal({ seed });
+  const model = tf.sequential();
+  model.add(
+    tf.layers.conv2d({
+      ...{ name: "first", filters: 6, kernelSize: 2, inputShape: [8, 8, 3] },
+      kernelInitializer,
+      trainable: false,
+    }),
+  );
+  model.add(tf.layers.batchNormalization({ name: "norm", trainable: false }));
+  model.add(tf.layers.conv2d({ name: "second", filters: 8, kernelSize: 3, useBias: false, kernelInitializer }));
+  model.add(tf.layers.batchNormalization({ name: "second-norm", scale: false, momentum: 0.6 }));
+  model.add(tf.layers.reLU({ name: "relu" }));
+  model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
+  model.add(tf.layers.dense({ name: "head", units: classes, kernelInitializer }));
+  model.add(tf.layers.softmax({ name: "probabilities" }));
+  return model;
+}
+
 function reasonToSkip(backend: TensorBackend): string | false {
   try {
     backend.check();
@@ -202,7 +234,9 @@ async function runSteps(
 function randomBatch({ masks }: NetworkTrainer, step: number): TrainingBatch {
   const targets = new Float32Array(batchSize * classes);
   for (let image = 0; image < batchSize; image++) {
-    writeSmoothLabel(targets, { offset: image * classes, classes, label: image % classes, smoothing: 0.1 });
+    const label = image % classes;
+    // The images of one class count twice, as class weights make them.
+    writeSmoothLabel(targets, { offset: image * classes, classes, label, smoothing: 0.1, weight: label === 0 ? 2 : 1 });
   }
   const random = createRandom(seed + step);
   return {
