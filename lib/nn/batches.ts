@@ -97,12 +97,13 @@ export function buffersOf({ pixels, targets, masks }: TrainingBatch): ArrayBuffe
  * draw of 32 bits serves two elements; masks can be millions of numbers a batch.
  */
 export function fillMask(random: Random, { rate }: MaskInput, values: Float32Array = new Float32Array()): void {
-  const threshold = Math.round(rate * 2 ** 16);
+  const threshold = Math.min(2 ** 16 - 1, Math.round(rate * 2 ** 16));
   const kept = 2 ** 16 / (2 ** 16 - threshold);
-  let bits = 0;
-  for (let index = 0; index < values.length; index++) {
-    bits = index % 2 === 0 ? random.uint32() : bits >>> 16;
+  for (let index = 0; index < values.length; index += 2) {
+    const bits = random.uint32();
     // The sign bit of the difference: a branch that nothing can predict would take most of the time.
     values[index] = ((threshold - 1 - (bits & 0xffff)) >>> 31) * kept;
+    // Behind an odd number of elements this does nothing, as everywhere behind the end of a typed array.
+    values[index + 1] = ((threshold - 1 - (bits >>> 16)) >>> 31) * kept;
   }
 }

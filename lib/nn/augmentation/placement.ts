@@ -49,12 +49,14 @@ export function createPlacer({ channels, height, width }: ImageShape) {
       const column = reflect(x - right, width);
       columns[x] = flip ? width - 1 - column : column;
     }
-    // Rows of small images are copied faster one element at a time than by calls.
-    for (let y = 0; y < channels * height; y++) {
-      const top = y - (y % height);
-      const read = source.offset + (top + reflect((y % height) - down, height)) * width;
-      const write = target.offset + y * width;
-      for (let x = 0; x < width; x++) to[write + x] = from[read + (columns[x] ?? 0)] ?? 0;
+    for (let y = 0; y < height; y++) {
+      const row = reflect(y - down, height);
+      for (let channel = 0; channel < channels; channel++) {
+        const read = source.offset + (channel * height + row) * width;
+        const write = target.offset + (channel * height + y) * width;
+        // Faster than copying runs by calls, for rows as short as these.
+        for (let x = 0; x < width; x++) to[write + x] = from[read + (columns[x] ?? 0)] ?? 0;
+      }
     }
   };
 }

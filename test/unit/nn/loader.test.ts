@@ -4,6 +4,7 @@ import { type TestContext, test } from "node:test";
 import { allocateBatch, createBatchMaker } from "../../../lib/nn/batches.ts";
 import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { type BatchLoader, type LoaderOptions, startLoader } from "../../../lib/nn/loader.ts";
+import { train } from "../../../lib/nn/trainer.ts";
 import type { MaskInput } from "../../../lib/nn/training-graph.ts";
 import { blotData } from "./training-data.ts";
 
@@ -94,3 +95,21 @@ for (const [name, { program, message }] of Object.entries(deaths)) {
     await assert.rejects(loader.next(), { name: "AppError", code: "INTERNAL" });
   });
 }
+
+test("a training that is cancelled or fails leaves no thread behind", async () => {
+  let asked = 0;
+  const request = { network: "small", data, config };
+  await assert.rejects(
+    train(request, {}, () => ++asked > 4),
+    { code: "CANCELLED" },
+  );
+  assert.deepEqual(openPorts(), []);
+  const onCheckpoint = (): void => {
+    throw new Error("no room");
+  };
+  await assert.rejects(
+    train(request, { onCheckpoint }, () => false),
+    /no room/,
+  );
+  assert.deepEqual(openPorts(), []);
+});
