@@ -26,11 +26,14 @@ export function checkConvergence(
   place: Place,
 ): void {
   const limit = explosion * Math.max(Math.log(classes), initialLoss);
-  if (meanLoss > limit) throw diverged(`the epoch's mean loss grew to ${meanLoss}, more than ${limit}`, place);
+  if (meanLoss > limit)
+    throw diverged(`the epoch's mean loss grew to ${short(meanLoss)}, more than ${short(limit)}`, place);
   for (const [name, values] of tensors) {
     if (!values.every(Number.isFinite)) throw diverged(`${name} holds a number that is not finite`, place);
   }
 }
+
+const short = (loss: number): string => loss.toPrecision(3);
 
 function diverged(what: string, { epoch, step }: Place): AppError {
   return new AppError("TRAINING_DIVERGED", `${what} in epoch ${epoch}, step ${step}; ${advice}`, {

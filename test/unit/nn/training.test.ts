@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError, type ErrorCode } from "../../../lib/errors.ts";
+import { decodeCheckpoint } from "../../../lib/nn/checkpoint.ts";
 import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
+import { checkConvergence } from "../../../lib/nn/divergence.ts";
 import { createInferenceWorker } from "../../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../../lib/nn/metrics.ts";
 import { predictWithLayersModel } from "../../../lib/nn/parity.ts";
@@ -135,6 +137,44 @@ test("a loss that is no number any more stops the training and names the epoch a
   await assertRejects(job.result, "TRAINING_DIVERGED", /epoch 1, step \d+/);
 });
 
+test("a loss that explodes stops the training, and no checkpoint is made of it", async () => {
+  // The rate rises until the loss does.
+  const changes = {
+    epochs: 12,
+    schedule: { kind: "one-cycle", warmUp: 1, initial: 0 },
+    optimizer: { learningRate: 12 },
+  };
+  const checkpoints: Uint8Array[] = [];
+  const request = requestFor("small", changes);
+  const job = startTraining(request, { onCheckpoint: (bytes) => checkpoints.push(bytes) });
+  await assertRejects(job.result, "TRAINING_DIVERGED", /mean loss grew to .* smaller learning rate/);
+  assert.ok(checkpoints.length > 0, "it went well for some epochs");
+  const { epochs, tensors } = decodeCheckpoint(checkpoints.at(-1) ?? new Uint8Array());
+  assert.equal(epochs.length, checkpoints.length);
+  assert.ok(epochs.every(({ loss }) => loss < 3 * Math.log(4)));
+  assert.ok([...tensors.state.values()].every((values) => values.every(Number.isFinite)));
+});
+
+test("weights that are not finite are found, and named, before they get anywhere", () => {
+  const place = { epoch: 2, step: 7 };
+  const losses = { meanLoss: 1, initialLoss: 2, classes: 10 };
+  const tensors = (value: number) => new Map([["head/bias", Float32Array.of(0, value)]]);
+  checkConvergence(losses, tensors(1), place);
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
+    const expected = { code: "TRAINING_DIVERGED", message: /head\/bias .* in epoch 2, step 7/ };
+    assert.throws(() => checkConvergence(losses, tensors(value), place), expected);
+  }
+});
+
+test("a loss that is large from the beginning, by penalties for example, is not taken for an explosion", () => {
+  const place = { epoch: 1, step: 10 };
+  checkConvergence({ meanLoss: 20, initialLoss: 8, classes: 10 }, new Map(), place);
+  checkConvergence({ meanLoss: 6.9, initialLoss: 0.1, classes: 10 }, new Map(), place);
+  assert.throws(() => checkConvergence({ meanLoss: 7, initialLoss: 0.1, classes: 10 }, new Map(), place), {
+    code: "TRAINING_DIVERGED",
+  });
+});
+
 test("a listener that throws ends the training with its error", async () => {
   const job = startTraining(requestFor("small", { epochs: 1000 }), {
     onEpoch: () => {
@@ -172,6 +212,31 @@ const badRequests: Readonly<Record<string, { request: () => TrainingRequest; cod
     code: "CONFIGURATION_INVALID",
     message: /batchSize 129 is more than the 128 images/,
   },
+  "a batch larger than what validation leaves": {
+    request: () => requestFor("small", { batchSize: 100, validationShare: 0.25 }),
+    code: "CONFIGURATION_INVALID",
+    message: /batchSize 100 is more than the 96 images/,
+  },
+  "a class too small for the validation": {
+    request: () => requestFor("small", { validationShare: 0.01 }),
+    code: "CONFIGURATION_INVALID",
+    message: /32 images of class upper left leaves none to validate on/,
+  },
+  "a learning rate of 0": {
+    request: () => requestFor("small", { optimizer: { learningRate: 0 } }),
+    code: "CONFIGURATION_INVALID",
+    message: /optimizer\.learningRate/,
+  },
+  "a negative learning rate": {
+    request: () => requestFor("paper", { optimizer: { learningRate: -0.1 } }),
+    code: "CONFIGURATION_INVALID",
+    message: /optimizer\.learningRate/,
+  },
+  "zero epochs": {
+    request: () => requestFor("small", { epochs: 0 }),
+    code: "CONFIGURATION_INVALID",
+    message: /epochs/,
+  },
   "an unknown network": {
     request: () => ({ ...requestFor("small"), network: "huge" }),
     code: "NETWORK_UNKNOWN",
@@ -193,11 +258,16 @@ for (const [name, { request, code, message }] of Object.entries(badRequests)) {
   });
 }
 
-test("images too small for the network are an error that names the layer", async () => {
-  const tiny = blotData({ images: 128, size: 2 });
-  const job = startTraining({ ...requestFor("small", { augmentation: { translation: 0 } }), data: tiny });
-  await assertRejects(job.result, "INVALID_REQUEST", /pool2/);
-});
+for (const [network, size, layer] of [
+  ["small", 2, "pool2"],
+  ["paper", 4, "pool3"],
+] as const) {
+  test(`images too small for ${network} are an error that names the layer`, async () => {
+    const tiny = blotData({ images: 128, size });
+    const job = startTraining({ ...requestFor(network, { augmentation: { translation: 0 } }), data: tiny });
+    await assertRejects(job.result, "INVALID_REQUEST", new RegExp(layer));
+  });
+}
 
 test("the loop can run on the calling thread, where it stops when it is told to", async () => {
   let steps = 0;
