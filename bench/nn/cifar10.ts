@@ -43,17 +43,28 @@ interface Row extends EpochReport {
   readonly seconds: number;
 }
 
-const columns: readonly { readonly title: string; readonly width: number; text(row: Row): string }[] = [
+interface Column {
+  readonly title: string;
+  readonly width: number;
+  text(row: Row): string;
+}
+
+const columns: readonly Column[] = [
   { title: "epoch", width: 5, text: ({ epoch }) => `${epoch}` },
   { title: "loss", width: 9, text: ({ loss }) => loss.toFixed(4) },
   { title: "train accuracy", width: 16, text: ({ accuracy }) => percent(accuracy) },
+  {
+    title: "validation",
+    width: 12,
+    text: ({ validationAccuracy }) => (validationAccuracy === undefined ? "-" : percent(validationAccuracy)),
+  },
   { title: "learning rate", width: 15, text: ({ learningRate }) => learningRate.toFixed(6) },
   { title: "images/s", width: 10, text: ({ imagesPerSecond }) => imagesPerSecond.toFixed(0) },
   { title: "seconds", width: 9, text: ({ seconds }) => seconds.toFixed(1) },
 ];
 
 const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
-const cells = (text: (column: (typeof columns)[number]) => string): string =>
+const cells = (text: (column: Column) => string): string =>
   columns.map((column) => text(column).padStart(column.width)).join("");
 
 /** Says a line, and writes it down at once: a run of hours that is stopped leaves what it came to. */
@@ -75,8 +86,10 @@ async function trainOnce(images: Cifar10, config: TrainingConfig): Promise<SeedR
     { network: values.network, config, data: images.train },
     { onEpoch: (report) => say(cells(({ text }) => text({ ...report, seconds: elapsed() }))) },
   );
-  const { onnx, parameterCount, forwardFlopsPerImage } = await job.result;
+  const { onnx, parameterCount, forwardFlopsPerImage, end, keptEpoch } = await job.result;
   const seconds = elapsed();
+  if (end !== "completed") say(`ended by ${end}`);
+  if (config.keep === "best") say(`the model has the weights of epoch ${keptEpoch}`);
   say(`${parameterCount} parameters, ${(forwardFlopsPerImage / 1e6).toFixed(0)} MFLOP forward an image`);
   const { accuracy, accuracyLow, accuracyHigh } = await evaluate(onnx, images.test, images.train.classes);
   const interval = `95 % interval ${percent(accuracyLow)} to ${percent(accuracyHigh)}`;
