@@ -1,0 +1,77 @@
+/**
+ * The fastest way here from images to an accurate classifier, after airbench (Jordan 2024, arXiv 2404.00498).
+ */
+import type { LayersModel } from "@tensorflow/tfjs-layers";
+import { core, layers as tf } from "../tensorflow.ts";
+import { whiteningKernel } from "../whitening.ts";
+import type { NetworkDefinition } from "./definition.ts";
+import { createSeeds } from "./seeds.ts";
+
+/** Filters of the three blocks. Each halves the image, so the later ones are cheap: nearly half of the work is in the first. */
+const blocks = [64, 128, 256];
+const whitened = 2;
+
+const convolution = { kernelSize: 3, padding: "same", useBias: false } as const;
+// The running statistics follow fast, because there are few steps. Without a slope: the next layer has its own.
+const normalization = { momentum: 0.6, epsilon: 1e-5, scale: false } as const;
+// Uniform in +-1 / sqrt(fan-in).
+const uniform = (seed: number) =>
+  tf.initializers.varianceScaling({ scale: 1 / 3, mode: "fanIn", distribution: "uniform", seed });
+
+export const speedrun: NetworkDefinition = {
+  name: "speedrun",
+  description: "The shortest way to an accurate classifier of small pictures.",
+  build({ height, width, channels, classes, seed }) {
+    const next = createSeeds(seed);
+    const model = tf.sequential({ name: "speedrun" });
+    model.add(tf.layers.inputLayer({ name: "image", inputShape: [height, width, channels] }));
+    // Not trained: `initialize` makes it decorrelate patches, and constant weights run in ONNX Runtime's fastest convolution.
+    const filters = 2 * channels * whitened ** 2;
+    const whiten = { kernelSize: whitened, filters, useBias: false, trainable: false, activation: "gelu" } as const;
+    model.add(tf.layers.conv2d({ ...whiten, name: "whiten" }));
+    for (const [index, filters] of blocks.entries()) {
+      const [a, b] = [`${index + 1}a`, `${index + 1}b`];
+      model.add(tf.layers.conv2d({ ...convolution, name: `conv${a}`, filters, kernelInitializer: uniform(next()) }));
+      // Pooled first, so that normalisation and activation have a quarter of the pixels to do.
+      model.add(tf.layers.maxPooling2d({ name: `pool${a}`, poolSize: 2 }));
+      model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${a}` }));
+      model.add(tf.layers.activation({ name: `gelu${a}`, activation: "gelu" }));
+      model.add(tf.layers.conv2d({ ...convolution, name: `conv${b}`, filters, kernelInitializer: uniform(next()) }));
+      model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${b}` }));
+      model.add(tf.layers.activation({ name: `gelu${b}`, activation: "gelu" }));
+    }
+    model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
+    // Small logits at the beginning.
+    model.add(tf.layers.rescaling({ name: "scale", scale: 1 / 9 }));
+    const head = { units: classes, activation: "softmax", useBias: false } as const;
+    model.add(tf.layers.dense({ ...head, name: "head", kernelInitializer: uniform(next()) }));
+    for (const layer of model.layers) if (layer.name.startsWith("conv")) passThrough(layer);
+    return model;
+  },
+  initialize(model, images) {
+    model.getLayer("whiten").setWeights([whiteningKernel(images, whitened)]);
+  },
+  defaults: {
+    epochs: 8,
+    batchSize: 128,
+    optimizer: { kind: "sgd", learningRate: 0.1875, momentum: 0.85, weightDecay: 0.0089, biasLearningRateFactor: 64 },
+    schedule: { kind: "one-cycle", warmUp: 0.23, initial: 0.2, final: 0.07 },
+    labelSmoothing: 0.2,
+    augmentation: { horizontalFlip: "alternating", translation: 2 },
+    weightAveraging: { kind: "lookahead", every: 20, rate: 0.23 },
+  },
+};
+
+/** Lets a convolution begin as the identity in as many of its filters as it has inputs. */
+function passThrough(layer: LayersModel["layers"][number]): void {
+  const [kernel] = layer.getWeights();
+  if (kernel === undefined) return;
+  const [rows = 0, columns = 0, inputs = 0, filters = 0] = kernel.shape;
+  const values = Float32Array.from(kernel.dataSync());
+  const centre = Math.floor(rows / 2) * columns + Math.floor(columns / 2);
+  for (let filter = 0; filter < Math.min(inputs, filters); filter++) {
+    for (let index = filter; index < values.length; index += filters) values[index] = 0;
+    values[(centre * inputs + filter) * filters + filter] = 1;
+  }
+  layer.setWeights([core.tensor(values, kernel.shape)]);
+}
