@@ -45,6 +45,8 @@ interface Subject {
   start(network: string, build: () => LayersModel): Promise<Peer>;
 }
 
+// Read when libtensorflow is loaded; the engine has no other way to say so.
+process.env.TF_NUM_INTRAOP_THREADS = `${threads}`;
 const tfjsNode = process.env.MILLRACE_BENCH_TFJS_NODE;
 const tensorflow = createTensorflowEngine(
   tfjsNode === undefined ? nativeBackend() : nativeBackend(path.resolve(tfjsNode, "package.json")),

@@ -22,18 +22,19 @@ const firstUnfitNode = 23;
 /** `@tensorflow/tfjs-node` as a module at `from` finds it. Nothing of it is loaded before `check` or `load`. */
 export function nativeBackend(from: string = import.meta.url): TensorBackend {
   const require = createRequire(from);
+  const check = (): void => {
+    checkNode(process.versions.node);
+    // Loading it is the only sure test: an addon that is there may still lack libtensorflow.
+    requireAddon(require);
+  };
   return {
     get version() {
       const { TF_Version: library } = requireAddon(require) as { readonly TF_Version: string };
       return `${core.version_core} (libtensorflow ${library})`;
     },
-    check() {
-      checkNode(process.versions.node);
-      // Loading it is the only sure test: an addon that is there may still lack libtensorflow.
-      requireAddon(require);
-    },
+    check,
     async load() {
-      this.check();
+      check();
       require("@tensorflow/tfjs-node");
       await core.setBackend("tensorflow");
     },
