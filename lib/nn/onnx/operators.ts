@@ -130,13 +130,19 @@ export function turnImages(graph: Graph, value: Value): Value {
   return one(graph, "Slice", [value, backwards, end, graph.integers([2, 3]), backwards], value.shape, value.type);
 }
 
-/** Zeros around the last two axes. */
-export function padImages(graph: Graph, value: Value, pads: Pads): Value {
+/** Zeros around two axes. Default: the last two of four. */
+export function padImages(graph: Graph, value: Value, pads: Pads, axes: readonly [number, number] = [2, 3]): Value {
   if (isNoPadding(pads)) return value;
-  const [top, left, bottom, right] = pads;
-  const [height, width] = [fixed(value.shape[2]), fixed(value.shape[3])];
-  const shape = [...value.shape.slice(0, 2), height + top + bottom, width + left + right];
-  return one(graph, "Pad", [value, graph.integers([0, 0, top, left, 0, 0, bottom, right])], shape, value.type);
+  const around = value.shape.map((_, axis) => {
+    const at = axes.indexOf(axis);
+    return at < 0 ? [0, 0] : [pads[at] ?? 0, pads[at + 2] ?? 0];
+  });
+  const shape = value.shape.map((length, axis) => {
+    const [before = 0, after = 0] = around[axis] ?? [];
+    return before + after === 0 ? length : fixed(length) + before + after;
+  });
+  const ends = [0, 1].flatMap((end) => around.map((pair) => pair[end] ?? 0));
+  return one(graph, "Pad", [value, graph.integers(ends)], shape, value.type);
 }
 
 /** Reduces some axes, which disappear unless `keep` is set. */
