@@ -22,7 +22,9 @@ const seed = 21;
 
 for (const network of networks) {
   test(`the inference model of ${network.name} gives the probabilities of TensorFlow.js, for any batch size`, async () => {
-    const model = network.build({ height: 16, width: 8, channels: 3, classes: 5, seed });
+    // The speedrun halves its images too often for smaller ones.
+    const size = network.name === "speedrun" ? { height: 24, width: 16 } : { height: 16, width: 8 };
+    const model = network.build({ ...size, channels: 3, classes: 5, seed });
     await assertSamePredictions(randomized(model), network.name === "paper" ? [1] : [1, 3]);
   });
 }
@@ -317,9 +319,10 @@ async function assertSamePredictions(model: LayersModel, batchSizes: readonly nu
   const onnx = buildInferenceModel(planFromLayersModel(model), normalization);
   const session = await InferenceSession.create(onnx, { logSeverityLevel: 3, intraOpNumThreads: 1 });
   const files = await saveLayersModel(model);
+  const { height, width } = planFromLayersModel(model).input;
   for (const n of batchSizes) {
-    const pixels = byteArray(seed, n * 3 * 16 * 8);
-    const results = await session.run({ pixels: new Tensor("uint8", pixels, [n, 3, 16, 8]) });
+    const pixels = byteArray(seed, n * 3 * height * width);
+    const results = await session.run({ pixels: new Tensor("uint8", pixels, [n, 3, height, width]) });
     const expected = await predictWithLayersModel(files, pixels, n, normalization);
     assertAllClose(results.probabilities?.data as Float32Array, expected, 1e-4, `probabilities of ${n}, seed ${seed}`);
     assert.equal(results.logits?.data.length, expected.length);
