@@ -2,20 +2,8 @@
  * Activation functions, under the names they have in the Layers API. Their backward passes are written in as few passes
  * over memory as the operators allow: a pass costs about the same whether it takes an exponential or a sum.
  */
-import type { Graph, Value } from "../onnx/graph.ts";
-import {
-  add,
-  clip,
-  divide,
-  hardSigmoid,
-  leaky,
-  multiply,
-  reduce,
-  scale,
-  softmax,
-  subtract,
-  unary,
-} from "../onnx/operators.ts";
+import { type Attributes, type Graph, single, type Value } from "../onnx/graph.ts";
+import { add, divide, multiply, reduce, scale, softmax, subtract, unary } from "../onnx/operators.ts";
 
 export interface ActivationFunction {
   forward(graph: Graph, x: Value): Value;
@@ -48,7 +36,7 @@ export function boundedRelu(maximum: number): ActivationFunction {
 /** x above zero, alpha x below. */
 export function leakyRelu(alpha: number): ActivationFunction {
   return {
-    forward: (graph, x) => leaky(graph, x, alpha),
+    forward: (graph, x) => apply(graph, "LeakyRelu", [x], { alpha: { float: alpha } }),
     backward(graph, { x, gradient }) {
       const range = { minimum: Math.min(alpha, 1), maximum: Math.max(alpha, 1) };
       const side = alpha < 1 ? steep : -steep;
@@ -122,3 +110,23 @@ const steep = 2 ** 100;
 
 /** 1 where y is positive and 0 where not, in a single pass. */
 const isPositive = (graph: Graph, y: Value): Value => hardSigmoid(graph, y, { slope: steep, offset: 0 });
+
+/** max(0, min(1, slope x + offset)). Like `LeakyRelu` and `Elu`, ONNX Runtime has it for float32 only. */
+function hardSigmoid(graph: Graph, x: Value, { slope, offset }: { slope: number; offset: number }): Value {
+  return apply(graph, "HardSigmoid", [x], { alpha: { float: slope }, beta: { float: offset } });
+}
+
+/** min(max(x, minimum), maximum). */
+function clip(graph: Graph, x: Value, { minimum, maximum }: { minimum: number; maximum: number }): Value {
+  return apply(graph, "Clip", [x, graph.constant(minimum), graph.constant(maximum)]);
+}
+
+/** An element-wise operator whose result is like its first input. */
+function apply(
+  graph: Graph,
+  operator: string,
+  inputs: readonly [Value, ...Value[]],
+  attributes: Attributes = {},
+): Value {
+  return single(graph.node(operator, inputs, [inputs[0]], attributes));
+}

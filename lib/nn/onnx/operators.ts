@@ -40,23 +40,6 @@ export function unary(graph: Graph, operator: UnaryOperator, value: Value): Valu
   return one(graph, operator, [value], value.shape, value.type);
 }
 
-/** x above zero, slope x below. ONNX Runtime has it for float32 only. */
-export function leaky(graph: Graph, value: Value, slope: number): Value {
-  return one(graph, "LeakyRelu", [value], value.shape, value.type, { alpha: { float: slope } });
-}
-
-/** min(max(x, minimum), maximum). */
-export function clip(graph: Graph, value: Value, { minimum, maximum }: { minimum: number; maximum: number }): Value {
-  const bounds = [graph.constant(minimum), graph.constant(maximum)];
-  return one(graph, "Clip", [value, ...bounds], value.shape, value.type);
-}
-
-/** max(0, min(1, slope x + offset)) in one pass. ONNX Runtime has it for float32 only. */
-export function hardSigmoid(graph: Graph, value: Value, { slope, offset }: { slope: number; offset: number }): Value {
-  const attributes = { alpha: { float: slope }, beta: { float: offset } };
-  return one(graph, "HardSigmoid", [value], value.shape, value.type, attributes);
-}
-
 /** Element-wise comparison, as bool. */
 export function compare(graph: Graph, operator: Comparison, left: Value, right: Value): Value {
   return one(graph, operator, [left, right], broadcast(left.shape, right.shape), "bool");

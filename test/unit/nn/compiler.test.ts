@@ -5,7 +5,6 @@ import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { foldBatchNormalization } from "../../../lib/nn/batch-normalization-folding.ts";
 import { buildInferenceModel } from "../../../lib/nn/inference-graph.ts";
-import { supportedLayers } from "../../../lib/nn/layers.ts";
 import { loadLayersModel, saveLayersModel } from "../../../lib/nn/layers-model.ts";
 import { inverseAxes, permute } from "../../../lib/nn/layout.ts";
 import { networks } from "../../../lib/nn/networks.ts";
@@ -16,6 +15,7 @@ import { planFromLayersModel } from "../../../lib/nn/plan.ts";
 import { core, layers as tf } from "../../../lib/nn/tensorflow.ts";
 import { assertAllClose } from "./layer-harness.ts";
 import { byteArray, normalArray } from "./random-arrays.ts";
+import { sequential } from "./sequential.ts";
 
 const normalization = { mean: [0.5, 0.4, 0.45], standardDeviation: [0.25, 0.2, 0.3] };
 const seed = 21;
@@ -135,114 +135,6 @@ test("batch normalisation folds in each branch of a network by itself", async ()
 type DepthwiseOptions = Parameters<typeof tf.layers.depthwiseConv2d>[0];
 type SeparableOptions = Parameters<typeof tf.layers.separableConv2d>[0];
 
-const unsupported: Readonly<Record<string, { build: () => LayersModel; message: RegExp }>> = {
-  "a layer that is not in the table": {
-    build: () => sequential(tf.layers.upSampling2d({ name: "bigger" }), tf.layers.flatten()),
-    message: /layer bigger: UpSampling2D is not supported; these are: Activation, Add,/,
-  },
-  "an activation that is not in the table": {
-    build: () =>
-      sequential(
-        tf.layers.conv2d({ filters: 2, kernelSize: 1, activation: "selu", name: "conv" }),
-        tf.layers.flatten(),
-      ),
-    message: /layer conv\/activation .*option activation/,
-  },
-  "an L1 regulariser": {
-    build: () =>
-      sequential(
-        tf.layers.flatten(),
-        tf.layers.dense({ units: 2, name: "lasso", kernelRegularizer: tf.regularizers.l1() }),
-      ),
-    message: /layer lasso .*option kernelRegularizer/,
-  },
-  "channels first": {
-    build: () =>
-      sequential(
-        tf.layers.maxPooling2d({ poolSize: 1, dataFormat: "channelsFirst", name: "pool" }),
-        tf.layers.flatten(),
-      ),
-    message: /layer pool .*option dataFormat/,
-  },
-  "a dense layer on images": {
-    build: () => sequential(tf.layers.dense({ units: 2, name: "pointwise" }), tf.layers.flatten()),
-    message: /layer pointwise .*vectors/,
-  },
-  "an axis of rows to concatenate along": {
-    build() {
-      const image = tf.input({ shape: [4, 4, 2] });
-      const joined = tf.layers.concatenate({ axis: 1, name: "join" }).apply([image, image]) as typeof image;
-      const flat = tf.layers.flatten().apply(joined) as typeof image;
-      const head = tf.layers.dense({ units: 2, activation: "softmax" }).apply(flat) as typeof image;
-      return tf.model({ inputs: image, outputs: head });
-    },
-    message: /layer join .*axis -1.*not axis 1/,
-  },
-  "a softmax over rows": {
-    build: () => sequential(tf.layers.softmax({ name: "soft" }), tf.layers.flatten()),
-    message: /layer soft .*last axis/,
-  },
-  "a shape with a length left open": {
-    build: () =>
-      sequential(tf.layers.reshape({ targetShape: [-1, 4, 3], name: "open" }), tf.layers.globalAveragePooling2d({})),
-    message: /layer open .*without -1/,
-  },
-  "a shape of more axes than an image": {
-    build: () => sequential(tf.layers.reshape({ targetShape: [2, 8, 8, 3], name: "deep" }), tf.layers.flatten()),
-    message: /layer deep .*three axes/,
-  },
-  "a dilated depthwise convolution": {
-    build: () =>
-      sequential(
-        tf.layers.depthwiseConv2d({ kernelSize: 3, dilationRate: 2, padding: "same", name: "atrous" }),
-        tf.layers.globalMaxPooling2d({}),
-      ),
-    message: /layer atrous .*option dilationRate/,
-  },
-  "batch normalisation of what is no image and no vector": {
-    build: () =>
-      sequential(
-        tf.layers.reshape({ targetShape: [16, 24] }),
-        tf.layers.batchNormalization({ name: "rows" }),
-        tf.layers.flatten(),
-      ),
-    message: /layer rows .*images and vectors/,
-  },
-  "an end without softmax": {
-    build: () =>
-      tf.sequential({ layers: [tf.layers.flatten({ inputShape: [4, 4, 1] }), tf.layers.dense({ units: 2 })] }),
-    message: /must end in a softmax/,
-  },
-};
-
-for (const [name, { build, message }] of Object.entries(unsupported)) {
-  test(`${name} is refused by name`, () => {
-    assert.throws(() => planFromLayersModel(build()), { code: "LAYER_UNSUPPORTED", message });
-  });
-}
-
-test("the list of supported layers is in order", () => {
-  assert.deepEqual([...supportedLayers], [...supportedLayers].sort());
-  assert.ok(supportedLayers.includes("Softmax"));
-});
-
-test("an unsupported activation's message lists those that work", () => {
-  const model = sequential(tf.layers.flatten(), tf.layers.dense({ units: 2, activation: "selu", name: "head2" }));
-  assert.throws(() => planFromLayersModel(model), /head2.*"elu"\|"gelu"\|"linear"/);
-});
-
-test("a window that does not fit into its images is blamed on its layer", () => {
-  const model = sequential(
-    tf.layers.maxPooling2d({ poolSize: [8, 4] }),
-    tf.layers.depthwiseConv2d({ kernelSize: 3, name: "wide" }),
-    tf.layers.flatten(),
-  );
-  assert.throws(
-    () => buildInferenceModel(planFromLayersModel(model), normalization),
-    /layer wide .*window of 3 does not fit into 2/,
-  );
-});
-
 test("what TensorFlow.js writes wrongly into a layers model is put right, so that it can be read again", async () => {
   const kernelSize = 3;
   const l2 = tf.regularizers.l2({ l2: 1e-4 });
@@ -290,15 +182,6 @@ test("a graph refuses shapes that do not fit and names that are taken", () => {
   assert.throws(() => reshape(graph, x, ["N", 4]), /cannot reshape/);
   assert.throws(() => graph.tensor("t", "float32", [3], [1]), /has 1 elements/);
 });
-
-/** Each part in turn, after a 16x8 input and before a dense softmax. */
-function sequential(...parts: LayersModel["layers"]): LayersModel {
-  const model = tf.sequential();
-  model.add(tf.layers.inputLayer({ inputShape: [16, 8, 3] }));
-  for (const part of parts) model.add(part);
-  model.add(tf.layers.dense({ units: 3, activation: "softmax" }));
-  return model;
-}
 
 /** Random weights, running statistics and biases too, so that nothing is hidden by a zero. */
 function randomized(model: LayersModel): LayersModel {
