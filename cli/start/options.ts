@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import type { JsonObject } from "@bufbuild/protobuf";
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { AppError } from "../../lib/errors.ts";
 
 export interface StartOptions {
@@ -27,12 +27,13 @@ Runs the whole pipeline on this machine: broker, five services, one run, three p
 
   --dataset SOURCE        pictograms (default), cifar10, or the path of a folder, .tar, .tar.gz or .zip of images,
                           one folder per class
-  --network NAME          small (default) or paper
+  --network NAME          small (default), speedrun, resnet9 or paper
   --epochs N              passes over the training images; default: the network's own
   --batch-size N          images a step; default: the network's own
   --learning-rate X       highest learning rate; default: the network's own
   --validation-share X    part of the training images, 0 to 1, to measure each epoch on instead; default: 0
   --max-minutes X         longest that the training may take; its schedule is finished in that time; default: no limit
+  --set JSON              any other hyper-parameters, such as '{"schedule":{"kind":"cosine"}}'; docs/training.md lists them
   --seed N                seed of data set and training, 0 to 4294967295; default: 0
   --limit N               at most N images of each class
   --minimum-accuracy X    accuracy, 0 to 1, that a model must reach to go live; default: 0.5
@@ -79,6 +80,7 @@ function parse(args: string[]) {
         "learning-rate": text,
         "validation-share": text,
         "max-minutes": text,
+        set: text,
         seed: text,
         limit: text,
         "minimum-accuracy": text,
@@ -124,10 +126,29 @@ function hyperparametersFrom(values: ReturnType<typeof parse>): JsonObject {
   const learningRate = decimal("learning-rate", values["learning-rate"], Number.MAX_VALUE);
   const validationShare = decimal("validation-share", values["validation-share"], 1);
   const maxMinutes = decimal("max-minutes", values["max-minutes"], Number.MAX_VALUE);
+  const { optimizer = {}, ...others } = jsonObject("set", values.set);
+  if (!isObject(optimizer)) throw new AppError("INVALID_REQUEST", "--set: optimizer must be an object");
+  const asked = { ...optimizer, ...(learningRate === undefined ? {} : { learningRate }) };
   return {
+    ...others,
+    ...(Object.keys(asked).length === 0 ? {} : { optimizer: asked }),
     ...(batchSize === undefined ? {} : { batchSize }),
-    ...(learningRate === undefined ? {} : { optimizer: { learningRate } }),
     ...(validationShare === undefined ? {} : { validationShare }),
     ...(maxMinutes === undefined ? {} : { maxMinutes }),
   };
+}
+
+function jsonObject(name: string, text: string | undefined): JsonObject {
+  if (text === undefined) return {};
+  try {
+    const value: JsonValue = JSON.parse(text);
+    if (isObject(value)) return value;
+  } catch {
+    // Said below, as for JSON that is something else.
+  }
+  throw new AppError("INVALID_REQUEST", `--${name} ${text}: expected a JSON object`);
+}
+
+function isObject(value: JsonValue): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
