@@ -79,7 +79,7 @@ async function manifestOf({ model }: ModelTrained): Promise<ModelManifest> {
   return fromJsonString(ModelManifestSchema, new TextDecoder().decode(bytes));
 }
 
-const deadlineMs = 120_000;
+const deadlineMs = 240_000;
 
 suite("the training stage", () => {
   test("tells of steps, epochs with their validation, and how the training ended, with its curves", async () => {
