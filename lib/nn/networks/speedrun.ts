@@ -4,7 +4,7 @@
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { core, layers as tf } from "../tensorflow.ts";
 import { whiteningKernel } from "../whitening.ts";
-import type { NetworkDefinition } from "./definition.ts";
+import type { NetworkDefinition, NetworkInput } from "./definition.ts";
 import { createSeeds } from "./seeds.ts";
 
 /** Filters of the three blocks. Each halves the image, so the later ones are cheap: nearly half of the work is in the first. */
@@ -21,33 +21,7 @@ const uniform = (seed: number) =>
 export const speedrun: NetworkDefinition = {
   name: "speedrun",
   description: "The shortest way to an accurate classifier of small pictures.",
-  build({ height, width, channels, classes, seed }) {
-    const next = createSeeds(seed);
-    const model = tf.sequential({ name: "speedrun" });
-    model.add(tf.layers.inputLayer({ name: "image", inputShape: [height, width, channels] }));
-    // Not trained: `initialize` makes it decorrelate patches, and constant weights run in ONNX Runtime's fastest convolution.
-    const filters = 2 * channels * whitened ** 2;
-    const whiten = { kernelSize: whitened, filters, useBias: false, trainable: false, activation: "gelu" } as const;
-    model.add(tf.layers.conv2d({ ...whiten, name: "whiten" }));
-    for (const [index, filters] of blocks.entries()) {
-      const [a, b] = [`${index + 1}a`, `${index + 1}b`];
-      model.add(tf.layers.conv2d({ ...convolution, name: `conv${a}`, filters, kernelInitializer: uniform(next()) }));
-      // Pooled first, so that normalisation and activation have a quarter of the pixels to do.
-      model.add(tf.layers.maxPooling2d({ name: `pool${a}`, poolSize: 2 }));
-      model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${a}` }));
-      model.add(tf.layers.activation({ name: `gelu${a}`, activation: "gelu" }));
-      model.add(tf.layers.conv2d({ ...convolution, name: `conv${b}`, filters, kernelInitializer: uniform(next()) }));
-      model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${b}` }));
-      model.add(tf.layers.activation({ name: `gelu${b}`, activation: "gelu" }));
-    }
-    model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
-    // Small logits at the beginning.
-    model.add(tf.layers.rescaling({ name: "scale", scale: 1 / 9 }));
-    const head = { units: classes, activation: "softmax", useBias: false } as const;
-    model.add(tf.layers.dense({ ...head, name: "head", kernelInitializer: uniform(next()) }));
-    for (const layer of model.layers) if (layer.name.startsWith("conv")) passThrough(layer);
-    return model;
-  },
+  build: (input) => buildSpeedrun(input, { blocks }),
   initialize(model, images) {
     model.getLayer("whiten").setWeights([whiteningKernel(images, whitened)]);
   },
@@ -61,6 +35,38 @@ export const speedrun: NetworkDefinition = {
     weightAveraging: { kind: "lookahead", every: 20, rate: 0.23 },
   },
 };
+
+/** The same network with other blocks: `blocks` are their numbers of filters. */
+export function buildSpeedrun(
+  { height, width, channels, classes, seed }: NetworkInput,
+  { blocks }: { blocks: readonly number[] },
+): LayersModel {
+  const next = createSeeds(seed);
+  const model = tf.sequential({ name: "speedrun" });
+  model.add(tf.layers.inputLayer({ name: "image", inputShape: [height, width, channels] }));
+  // Not trained: `initialize` makes it decorrelate patches, and constant weights run in ONNX Runtime's fastest convolution.
+  const filters = 2 * channels * whitened ** 2;
+  const whiten = { kernelSize: whitened, filters, useBias: false, trainable: false, activation: "gelu" } as const;
+  model.add(tf.layers.conv2d({ ...whiten, name: "whiten" }));
+  for (const [index, filters] of blocks.entries()) {
+    const [a, b] = [`${index + 1}a`, `${index + 1}b`];
+    model.add(tf.layers.conv2d({ ...convolution, name: `conv${a}`, filters, kernelInitializer: uniform(next()) }));
+    // Pooled first, so that normalisation and activation have a quarter of the pixels to do.
+    model.add(tf.layers.maxPooling2d({ name: `pool${a}`, poolSize: 2 }));
+    model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${a}` }));
+    model.add(tf.layers.activation({ name: `gelu${a}`, activation: "gelu" }));
+    model.add(tf.layers.conv2d({ ...convolution, name: `conv${b}`, filters, kernelInitializer: uniform(next()) }));
+    model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${b}` }));
+    model.add(tf.layers.activation({ name: `gelu${b}`, activation: "gelu" }));
+  }
+  model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
+  // Small logits at the beginning.
+  model.add(tf.layers.rescaling({ name: "scale", scale: 1 / 9 }));
+  const head = { units: classes, activation: "softmax", useBias: false } as const;
+  model.add(tf.layers.dense({ ...head, name: "head", kernelInitializer: uniform(next()) }));
+  for (const layer of model.layers) if (layer.name.startsWith("conv")) passThrough(layer);
+  return model;
+}
 
 /** Lets a convolution begin as the identity in as many of its filters as it has inputs. */
 function passThrough(layer: LayersModel["layers"][number]): void {

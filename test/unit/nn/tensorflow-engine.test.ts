@@ -15,6 +15,7 @@ import { createTensorflowEngine } from "../../../lib/nn/engines/tensorflow.ts";
 import { checkNode, nativeBackend, type TensorBackend } from "../../../lib/nn/engines/tensorflow-backend.ts";
 import { buildPaperNetwork } from "../../../lib/nn/networks/paper.ts";
 import { small } from "../../../lib/nn/networks/small.ts";
+import { buildSpeedrun } from "../../../lib/nn/networks/speedrun.ts";
 import { createRandom } from "../../../lib/nn/random.ts";
 import { writeSmoothLabel } from "../../../lib/nn/targets.ts";
 import { core, layers as tf } from "../../../lib/nn/tensorflow.ts";
@@ -24,7 +25,7 @@ import { byteArray } from "./random-arrays.ts";
 
 /** Allowed difference after the last step, relative plus absolute: float32 in another order of summation. */
 const tolerance = 1e-3;
-const steps = 4;
+const steps = 10;
 const batchSize = 8;
 const classes = 4;
 const seed = 5;
@@ -49,12 +50,13 @@ const networks: Readonly<Record<string, () => LayersModel>> = {
     const blocks = [8, 16, 32].map((filters, block) => ({ filters, dropout: 0.2 + block / 10 }));
     return buildPaperNetwork(input, { blocks, units: 32 });
   },
+  speedrun: () => buildSpeedrun(input, { blocks: [6, 12] }),
   "a network with a frozen beginning": frozenBeginning,
 };
 type Options<Kind> = Extract<OptimizerConfig, { kind: Kind }>;
 const shared = { biasLearningRateFactor: 1, gradientClipNorm: 0 };
 const sgd: Options<"sgd"> = {
-  ...{ ...shared, kind: "sgd", learningRate: 0.005 },
+  ...{ ...shared, kind: "sgd", learningRate: 0.001 },
   ...{ momentum: 0.9, nesterov: true, weightDecay: 0.01 },
 };
 const adam = { ...shared, learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-3 };

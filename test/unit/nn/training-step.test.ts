@@ -66,6 +66,9 @@ for (const [name, build] of Object.entries(subjects)) {
 test("ten steps of a network with branches that join end at the weights of TensorFlow.js", () =>
   assertSameTraining(residualNetwork, sgd));
 
+test("ten steps of separable convolutions with L2 regularisers end at the weights of TensorFlow.js", () =>
+  assertSameTraining(separableNetwork, adamw));
+
 test("images that weigh more move the weights more, as in TensorFlow.js", () =>
   assertSameTraining(() => small.build(input), sgd, { weights: [0.5, 1, 3, 0.25] }));
 
@@ -173,6 +176,21 @@ function residualNetwork(): LayersModel {
   const kernelInitializer = tf.initializers.glorotNormal({ seed });
   const head = tf.layers.dense({ units: classes, activation: "softmax", kernelInitializer, name: "head" });
   return tf.model({ inputs: image, outputs: head.apply(vector) as Symbolic });
+}
+
+function separableNetwork(): LayersModel {
+  const model = tf.sequential();
+  const initializer = tf.initializers.heNormal({ seed });
+  const initializers = { depthwiseInitializer: initializer, pointwiseInitializer: initializer } as const;
+  const [depthwiseRegularizer, pointwiseRegularizer] = [0.05, 0.02].map((l2) => tf.regularizers.l2({ l2 }));
+  const separable = { kernelSize: 3, ...initializers, depthwiseRegularizer, pointwiseRegularizer } as const;
+  model.add(tf.layers.separableConv2d({ ...separable, name: "separable", filters: 5, inputShape: [8, 8, 3] }));
+  const depthwise = { kernelSize: 3, depthwiseInitializer: initializer, depthwiseRegularizer } as const;
+  model.add(tf.layers.depthwiseConv2d({ ...depthwise, name: "depthwise", depthMultiplier: 2 }));
+  model.add(tf.layers.globalAveragePooling2d({ name: "global" }));
+  const kernelInitializer = tf.initializers.glorotNormal({ seed });
+  model.add(tf.layers.dense({ name: "head", units: classes, activation: "softmax", kernelInitializer }));
+  return model;
 }
 
 /** Two frozen convolutions before what is trained. */
