@@ -47,7 +47,7 @@ export function buildSpeedrun(
   // Not trained: `initialize` makes it decorrelate patches, and constant weights run in ONNX Runtime's fastest convolution.
   const filters = 2 * channels * whitened ** 2;
   const whiten = { kernelSize: whitened, filters, useBias: false, trainable: false, activation: "gelu" } as const;
-  model.add(tf.layers.conv2d({ ...whiten, name: "whiten" }));
+  model.add(tf.layers.conv2d({ ...whiten, name: "whiten", kernelInitializer: uniform(next()) }));
   for (const [index, filters] of blocks.entries()) {
     const [a, b] = [`${index + 1}a`, `${index + 1}b`];
     model.add(tf.layers.conv2d({ ...convolution, name: `conv${a}`, filters, kernelInitializer: uniform(next()) }));

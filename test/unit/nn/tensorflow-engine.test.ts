@@ -56,7 +56,7 @@ const networks: Readonly<Record<string, () => LayersModel>> = {
 type Options<Kind> = Extract<OptimizerConfig, { kind: Kind }>;
 const shared = { biasLearningRateFactor: 1, gradientClipNorm: 0 };
 const sgd: Options<"sgd"> = {
-  ...{ ...shared, kind: "sgd", learningRate: 0.001 },
+  ...{ ...shared, kind: "sgd", learningRate: 3e-4 },
   ...{ momentum: 0.9, nesterov: true, weightDecay: 0.01 },
 };
 const adam = { ...shared, learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-3 };
