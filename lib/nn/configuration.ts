@@ -128,6 +128,8 @@ const trainingConfigSchema = z
     keep: z.enum(["last", "best"]).default("last"),
     /** Epochs without a better validation accuracy after which the training ends. Default 0: it goes on to the last epoch. */
     patience: z.number().int().min(0).default(0),
+    /** Whether the model looks at each image's mirror image as well and takes the mean: more often right, at twice the work. Default false. */
+    mirroredInference: z.boolean().default(false),
     /** Minutes after which the training ends, its schedule finished in that time. Default 0: no limit. */
     maxMinutes: z.number().min(0).default(0),
     /** Minutes after which a checkpoint is made within an epoch; one is made after each epoch as well. Default 5. */

@@ -18,7 +18,10 @@ export interface ModelDescription {
     readonly standardDeviation: readonly number[];
   };
   readonly parameterCount: number;
+  /** Of the network; a mirrored model does twice as much. */
   readonly forwardFlopsPerImage: number;
+  /** Whether the model looks at each image's mirror image as well. */
+  readonly mirrored: boolean;
 }
 
 const key = "millrace.description";
@@ -36,6 +39,8 @@ const descriptionSchema = z.object({
   }),
   parameterCount: z.number(),
   forwardFlopsPerImage: z.number(),
+  // Absent in models of earlier versions.
+  mirrored: z.boolean().default(false),
 });
 
 /** The metadata that `describeModel` reads. */

@@ -12,6 +12,8 @@ export interface ParityRequest {
   readonly pixels: Uint8Array;
   readonly count: number;
   readonly normalization: Normalization;
+  /** Whether the compiled model looks at mirror images as well. */
+  readonly mirrored: boolean;
 }
 
 /** What the JavaScript backend is given to do at most: a few seconds' worth, at some 0.5 GFLOP/s. */

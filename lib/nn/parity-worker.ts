@@ -8,11 +8,11 @@ export type ParityAnswer =
   | { readonly kind: "predicted"; readonly probabilities: Float32Array }
   | { readonly kind: "failed"; readonly error: ErrorMessage };
 
-const { files, pixels, count, normalization } = workerData as ParityRequest;
+const { files, ...request } = workerData as ParityRequest;
 
 async function answer(): Promise<ParityAnswer> {
   try {
-    return { kind: "predicted", probabilities: await predictWithLayersModel(files, pixels, count, normalization) };
+    return { kind: "predicted", probabilities: await predictWithLayersModel(files, request) };
   } catch (thrown) {
     return { kind: "failed", error: messageFromError(thrown) };
   }

@@ -84,7 +84,7 @@ interface Outcome extends Pick<TrainingResult, "epochs" | "end" | "keptEpoch"> {
 async function runEpochs(run: Run): Promise<Outcome> {
   const { request, listeners, throwIfCancelled, checkpoint, images, model, trainer } = run;
   const { network, config, data } = request;
-  const { batchSize, maxMinutes, intraOpThreads } = config;
+  const { batchSize, maxMinutes } = config;
   const stepsPerEpoch = Math.floor(images.training.length / batchSize);
   const steps = config.epochs * stepsPerEpoch;
 
@@ -157,7 +157,7 @@ async function runEpochs(run: Run): Promise<Outcome> {
       let report: EpochReport = { ...measures(), durationMs: sums.durationMs };
       if (images.validation.length > 0) {
         trainer.writeWeights(averaging.weights());
-        const options = { data, images: images.validation, intraOpThreads, throwIfCancelled };
+        const options = { data, images: images.validation, config, throwIfCancelled };
         const { accuracy, loss } = await validate(model, options);
         report = { ...report, validationAccuracy: accuracy, validationLoss: loss };
       }
@@ -193,10 +193,12 @@ async function packResult(
   const { parameterCount, forwardFlopsPerImage } = trainer;
   const { classes, channels, height, width, mean, standardDeviation } = data;
   const input = { channels, height, width, mean, standardDeviation };
-  const metadata = metadataFromDescription({ network, classes, input, parameterCount, forwardFlopsPerImage });
+  const mirrored = config.mirroredInference;
+  const metadata = metadataFromDescription({ network, classes, input, parameterCount, forwardFlopsPerImage, mirrored });
   const onnx = buildInferenceModel(planFromLayersModel(model), {
     mean,
     standardDeviation,
+    mirrored,
     metadata: { ...metadata, "millrace.training_config": JSON.stringify(config) },
   });
   return { ...outcome, onnx, layersModel: await saveLayersModel(model), config, parameterCount, forwardFlopsPerImage };

@@ -1,6 +1,7 @@
 /** Measuring a network, while it is trained, on images that it is not trained on. */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { InferenceSession, Tensor } from "onnxruntime-node";
+import type { TrainingConfig } from "./configuration.ts";
 import { buildInferenceModel } from "./inference-graph.ts";
 import { evaluatePredictions } from "./metrics.ts";
 import { planFromLayersModel } from "./plan.ts";
@@ -18,7 +19,7 @@ export interface ValidationOptions {
   readonly data: TrainingData;
   /** Which of them to measure on. At least one. */
   readonly images: Uint32Array;
-  readonly intraOpThreads: number;
+  readonly config: Pick<TrainingConfig, "intraOpThreads" | "mirroredInference">;
   /** Called before each batch; what it throws ends the measurement. */
   readonly throwIfCancelled: () => void;
 }
@@ -27,9 +28,12 @@ const batchSize = 250;
 
 /** Measures a model as it will be served: compiled to the inference graph, on images as they are. */
 export async function validate(model: LayersModel, options: ValidationOptions): Promise<ValidationResult> {
-  const { data, images, intraOpThreads, throwIfCancelled } = options;
-  const onnx = buildInferenceModel(planFromLayersModel(model), data);
-  const session = await InferenceSession.create(onnx, { intraOpNumThreads: intraOpThreads, logSeverityLevel: 3 });
+  const { data, images, config, throwIfCancelled } = options;
+  const onnx = buildInferenceModel(planFromLayersModel(model), { ...data, mirrored: config.mirroredInference });
+  const session = await InferenceSession.create(onnx, {
+    intraOpNumThreads: config.intraOpThreads,
+    logSeverityLevel: 3,
+  });
   const probabilities = new Float32Array(images.length * data.classes.length);
   try {
     for (let start = 0; start < images.length; start += batchSize) {

@@ -13,6 +13,7 @@ import { AppError } from "../../lib/errors.ts";
 import { type LoadedSplit, loadSplit } from "../../lib/images/load-split.ts";
 import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../lib/nn/metrics.ts";
+import type { ModelDescription } from "../../lib/nn/model-description.ts";
 import { parityImageCount, predictInThread } from "../../lib/nn/parity-thread.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 
@@ -55,7 +56,7 @@ export async function measure(
     imagesPerSecond: test.count / seconds,
     parity: await compareEngines(model, test, probabilities, {
       ...options,
-      forwardFlopsPerImage: worker.description.forwardFlopsPerImage,
+      description: worker.description,
     }),
   });
 }
@@ -111,8 +112,9 @@ async function compareEngines(
   model: ModelManifest,
   { pixels, count: all }: LoadedSplit,
   probabilities: Float32Array,
-  { artifacts, signal, forwardFlopsPerImage }: MeasureOptions & { forwardFlopsPerImage: number },
+  { artifacts, signal, description }: MeasureOptions & { description: ModelDescription },
 ): Promise<ParityReport> {
+  const { forwardFlopsPerImage, mirrored } = description;
   const count = Math.min(parityImageCount(forwardFlopsPerImage), all);
   const files = {
     modelJson: new TextDecoder().decode(await readBytes(artifacts, model.layersModel?.digest ?? "")),
@@ -121,7 +123,7 @@ async function compareEngines(
   const normalization = { mean: model.channelMeans, standardDeviation: model.channelDeviations };
   const images = pixels.slice(0, (pixels.length / all) * count);
   const expected = await withSpan("compare engines", { attributes: { "millrace.images.count": count } }, () =>
-    predictInThread({ files, pixels: images, count, normalization }, signal),
+    predictInThread({ files, pixels: images, count, normalization, mirrored }, signal),
   );
   let largest = 0;
   for (const [index, value] of expected.entries())

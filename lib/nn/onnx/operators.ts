@@ -104,13 +104,16 @@ export function slice(
 }
 
 /** Images turned by 180 degrees: the last two axes backwards. */
-export function turnImages(graph: Graph, value: Value): Value {
+export const turnImages = (graph: Graph, value: Value): Value => reverse(graph, value, [2, 3]);
+
+/** Images with left and right exchanged. */
+export const mirrorImages = (graph: Graph, value: Value): Value => reverse(graph, value, [3]);
+
+function reverse(graph: Graph, value: Value, axes: readonly number[]): Value {
+  const backwards = graph.integers(axes.map(() => -1));
   // In ONNX a slice that runs backwards to the very first element ends at any number below minus the length.
-  const [backwards, end] = [
-    [-1, -1],
-    [-(2 ** 31), -(2 ** 31)],
-  ].map((values) => graph.integers(values));
-  return one(graph, "Slice", [value, backwards, end, graph.integers([2, 3]), backwards], value.shape, value.type);
+  const ends = graph.integers(axes.map(() => -(2 ** 31)));
+  return one(graph, "Slice", [value, backwards, ends, graph.integers(axes), backwards], value.shape, value.type);
 }
 
 /** Zeros around two axes. Default: the last two of four. */

@@ -7,6 +7,7 @@ import { foldBatchNormalization } from "../../../lib/nn/batch-normalization-fold
 import { buildInferenceModel } from "../../../lib/nn/inference-graph.ts";
 import { loadLayersModel, saveLayersModel } from "../../../lib/nn/layers-model.ts";
 import { inverseAxes, permute } from "../../../lib/nn/layout.ts";
+import { small } from "../../../lib/nn/networks/small.ts";
 import { networks } from "../../../lib/nn/networks.ts";
 import { createGraph } from "../../../lib/nn/onnx/graph.ts";
 import { add, matMul, reshape } from "../../../lib/nn/onnx/operators.ts";
@@ -183,6 +184,11 @@ test("a graph refuses shapes that do not fit and names that are taken", () => {
   assert.throws(() => graph.tensor("t", "float32", [3], [1]), /has 1 elements/);
 });
 
+test("a mirrored model takes the mean over each image and its mirror image", () =>
+  assertSamePredictions(randomized(small.build({ height: 16, width: 8, channels: 3, classes: 5, seed })), [1, 3], {
+    mirrored: true,
+  }));
+
 /** Random weights, running statistics and biases too, so that nothing is hidden by a zero. */
 function randomized(model: LayersModel): LayersModel {
   const tensors = model.getWeights().map((tensor, index) => {
@@ -198,15 +204,19 @@ function randomized(model: LayersModel): LayersModel {
   return model;
 }
 
-async function assertSamePredictions(model: LayersModel, batchSizes: readonly number[]): Promise<void> {
-  const onnx = buildInferenceModel(planFromLayersModel(model), normalization);
+async function assertSamePredictions(
+  model: LayersModel,
+  batchSizes: readonly number[],
+  { mirrored = false } = {},
+): Promise<void> {
+  const onnx = buildInferenceModel(planFromLayersModel(model), { ...normalization, mirrored });
   const session = await InferenceSession.create(onnx, { logSeverityLevel: 3, intraOpNumThreads: 1 });
   const files = await saveLayersModel(model);
   const { height, width } = planFromLayersModel(model).input;
   for (const n of batchSizes) {
     const pixels = byteArray(seed, n * 3 * height * width);
     const results = await session.run({ pixels: new Tensor("uint8", pixels, [n, 3, height, width]) });
-    const expected = await predictWithLayersModel(files, pixels, n, normalization);
+    const expected = await predictWithLayersModel(files, { pixels, count: n, normalization, mirrored });
     assertAllClose(results.probabilities?.data as Float32Array, expected, 1e-4, `probabilities of ${n}, seed ${seed}`);
     assert.equal(results.logits?.data.length, expected.length);
   }

@@ -182,7 +182,8 @@ function separableNetwork(): LayersModel {
   const model = tf.sequential();
   const initializer = tf.initializers.heNormal({ seed });
   const initializers = { depthwiseInitializer: initializer, pointwiseInitializer: initializer } as const;
-  const [depthwiseRegularizer, pointwiseRegularizer] = [0.05, 0.02].map((l2) => tf.regularizers.l2({ l2 }));
+  const depthwiseRegularizer = tf.regularizers.l2({ l2: 0.05 });
+  const pointwiseRegularizer = tf.regularizers.l2({ l2: 0.02 });
   const separable = { kernelSize: 3, ...initializers, depthwiseRegularizer, pointwiseRegularizer } as const;
   model.add(tf.layers.separableConv2d({ ...separable, name: "separable", filters: 5, inputShape: [8, 8, 3] }));
   const depthwise = { kernelSize: 3, depthwiseInitializer: initializer, depthwiseRegularizer } as const;

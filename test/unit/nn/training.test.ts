@@ -49,7 +49,12 @@ test("a trained model classifies images it has not seen, through ONNX as through
   const { probabilities } = await worker.run(test.pixels, 40);
   const { accuracy } = evaluatePredictions({ probabilities, labels: test.labels, classes: test.classes });
   assert.ok(accuracy > 0.9, `accuracy ${accuracy}`);
-  const expected = await predictWithLayersModel(layersModel, test.pixels.slice(0, 8 * 192), 8, data);
+  const expected = await predictWithLayersModel(layersModel, {
+    pixels: test.pixels.slice(0, 8 * 192),
+    count: 8,
+    normalization: data,
+    mirrored: false,
+  });
   assertAllClose(probabilities.subarray(0, 8 * 4), expected, 1e-5, "probabilities");
 });
 
