@@ -44,9 +44,10 @@ export async function saveLayersModel(model: LayersModel): Promise<LayersModelFi
 
 /**
  * Corrects what TensorFlow.js 4.22 writes of two layers, and could not read back: a depthwise convolution's regulariser in the
- * place of its constraint as well, and a separable convolution without its depth multiplier.
+ * place of its constraint as well, and a separable convolution without its depth multiplier. Whoever takes a model's
+ * topology and reads it again needs this in between.
  */
-function repairTopology(topology: unknown, model: LayersModel): void {
+export function repairTopology(topology: unknown, model: LayersModel): void {
   for (const { class_name: className, config } of topologySchema.parse(topology).config.layers) {
     if (className === "DepthwiseConv2D") config.depthwise_constraint = null;
     if (className !== "SeparableConv2D") continue;

@@ -3,6 +3,7 @@ import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { AppError } from "../../errors.ts";
 import { isFrozen } from "../backpropagation.ts";
 import type { LayerNode, Weight } from "../layers/definition.ts";
+import { repairTopology } from "../layers-model.ts";
 import { inverseAxes, permute } from "../layout.ts";
 import { type NetworkPlan, weightKey } from "../plan.ts";
 import { core, layers } from "../tensorflow.ts";
@@ -99,9 +100,13 @@ interface SavedTopology {
   readonly config: { readonly layers: { class_name: string; readonly config: Record<string, unknown> }[] };
 }
 
-/** The model's description with the softmax at its end taken off: the loss is exact only when it starts from the logits. */
+/**
+ * The model's description with the softmax at its end taken off: the loss is exact only when it starts from the logits. TensorFlow.js
+ * sorts layers by their distance from the output, so that the last is the output's, in networks with branches as well.
+ */
 function topologyWithLogits(model: LayersModel): SavedTopology {
   const topology = model.toJSON(undefined, false) as unknown as SavedTopology;
+  repairTopology(topology, model);
   const last = topology.config.layers.at(-1);
   if (last === undefined) throw new AppError("INTERNAL", `network ${model.name} has no layers`);
   if (last.class_name === "Softmax") last.class_name = "Activation";

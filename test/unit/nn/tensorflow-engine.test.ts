@@ -14,6 +14,7 @@ import { onnxruntimeEngine } from "../../../lib/nn/engines/onnxruntime.ts";
 import { createTensorflowEngine } from "../../../lib/nn/engines/tensorflow.ts";
 import { checkNode, nativeBackend, type TensorBackend } from "../../../lib/nn/engines/tensorflow-backend.ts";
 import { buildPaperNetwork } from "../../../lib/nn/networks/paper.ts";
+import { buildResnet9 } from "../../../lib/nn/networks/resnet9.ts";
 import { small } from "../../../lib/nn/networks/small.ts";
 import { buildSpeedrun } from "../../../lib/nn/networks/speedrun.ts";
 import { createRandom } from "../../../lib/nn/random.ts";
@@ -51,7 +52,9 @@ const networks: Readonly<Record<string, () => LayersModel>> = {
     return buildPaperNetwork(input, { blocks, units: 32 });
   },
   speedrun: () => buildSpeedrun(input, { blocks: [6, 12] }),
+  resnet9: () => buildResnet9(input, { width: 4 }),
   "a network with a frozen beginning": frozenBeginning,
+  "a network of separable convolutions": separableNetwork,
 };
 type Options<Kind> = Extract<OptimizerConfig, { kind: Kind }>;
 const shared = { biasLearningRateFactor: 1, gradientClipNorm: 0 };
@@ -164,6 +167,24 @@ function frozenBeginning(): LayersModel {
   model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
   model.add(tf.layers.dense({ name: "head", units: classes, kernelInitializer }));
   model.add(tf.layers.softmax({ name: "probabilities" }));
+  return model;
+}
+
+/** Layers of which TensorFlow.js writes a topology that it cannot read, with what it leaves out or puts in the wrong place. */
+function separableNetwork(): LayersModel {
+  const initializer = tf.initializers.heNormal({ seed });
+  const initializers = { depthwiseInitializer: initializer, pointwiseInitializer: initializer } as const;
+  const depthwiseRegularizer = tf.regularizers.l2({ l2: 0.05 });
+  const model = tf.sequential();
+  model.add(tf.layers.inputLayer({ inputShape: [8, 8, 3] }));
+  // The declared type demands options that have defaults.
+  const separable = { name: "separable", filters: 5, kernelSize: 3, depthMultiplier: 2, ...initializers };
+  model.add(tf.layers.separableConv2d(separable as Parameters<typeof tf.layers.separableConv2d>[0]));
+  const depthwise = { name: "depthwise", kernelSize: 3, depthwiseInitializer: initializer, depthwiseRegularizer } as const;
+  model.add(tf.layers.depthwiseConv2d({ ...depthwise, depthMultiplier: 2 }));
+  model.add(tf.layers.globalAveragePooling2d({ name: "global" }));
+  const kernelInitializer = tf.initializers.glorotNormal({ seed });
+  model.add(tf.layers.dense({ name: "head", units: classes, activation: "softmax", kernelInitializer }));
   return model;
 }
 
