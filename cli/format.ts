@@ -1,3 +1,4 @@
+import { relative } from "node:path";
 import { styleText } from "node:util";
 
 /** Words for people. Colours only where a person sees them: not in a pipe, not with NO_COLOR. */
@@ -49,4 +50,10 @@ export function table(header: readonly string[], rows: readonly (readonly string
       .map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
       .join("   "),
   );
+}
+
+/** An absolute path as a person at the prompt would write it: from the working folder where it is in there. */
+export function shortPath(path: string): string {
+  const inside = relative("", path);
+  return inside.startsWith("..") ? path : inside;
 }

@@ -1,10 +1,9 @@
-import { relative } from "node:path";
 import { PipelineService, type Run, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { orAborted } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
 import { createClient } from "../../lib/rpc/client.ts";
 import { version } from "../../lib/version.ts";
-import { createStyle, percent, type Style, seconds } from "../format.ts";
+import { createStyle, percent, type Style, seconds, shortPath } from "../format.ts";
 import { createScreen } from "../screen.ts";
 import { startBroker } from "./broker.ts";
 import { writeCurves } from "./curves.ts";
@@ -97,13 +96,13 @@ async function showResults(session: Session, run: Run, services: ServiceProcesse
   }
   for (const line of ["", ...runReport(run, style)]) screen.line(line);
   const curves = await writeCurves(run, folders.artifacts, folders.curves);
-  if (curves !== undefined) screen.line(`\nCurves of the training: ${relative("", curves)}`);
+  if (curves !== undefined) screen.line(`\nCurves of the training: ${shortPath(curves)}`);
   const samples = await writeSamples(run.dataset?.digest ?? "", folders.artifacts, folders.samples);
   const anyModel = run.decision?.promote === true || (run.decision?.championVersion ?? 0) > 0;
   if (anyModel) await showPredictions(session, samples, services.addresses.prediction);
   else
     screen.line("\nNo predictions: no model is live. Train longer (--epochs) or lower the bar (--minimum-accuracy).");
-  const traces = style.dim(`(${relative("", folders.traces)}/*.jsonl, OTLP JSON lines)`);
+  const traces = style.dim(`(${shortPath(folders.traces)}/*.jsonl, OTLP JSON lines)`);
   screen.line(`\nTrace of the run: ${style.bold(run.traceId)} ${traces}`);
   return { succeeded: anyModel, samples };
 }
@@ -116,12 +115,12 @@ async function showPredictions({ screen, style }: Session, samples: readonly Sam
     const guesses = answers[index]?.predictions ?? [];
     const mark = guesses[0]?.label === label ? style.good("✓") : style.bad("✗");
     const top = guesses.map((guess) => `${guess.label} ${percent(guess.probability)}`).join(", ");
-    screen.line(`  ${mark} ${relative("", path)}  ${top}`);
+    screen.line(`  ${mark} ${shortPath(path)}  ${top}`);
   }
 }
 
 function nextSteps({ addresses }: ServiceProcesses, samples: readonly Sample[], style: Style): string[] {
-  const file = shellQuoted(relative("", samples[0]?.path ?? "image.png"));
+  const file = shellQuoted(shortPath(samples[0]?.path ?? "image.png"));
   // Through standard input, since an argument has a limit that a photograph exceeds.
   const request = `printf '{"image":"%s","topK":3}' "$(base64 < ${file} | tr -d '\\n')"`;
   const url = `http://${addresses.prediction}/millrace.v1.PredictionService/Predict`;

@@ -6,8 +6,9 @@ import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { followRun } from "../follow-run.ts";
 import type { StartOptions } from "./options.ts";
 import { runSeconds, statusName } from "./report.ts";
-import { applyToView, emptyView, plainLine, type RunView, renderView, stageNames, withDeployment } from "./run-view.ts";
+import { applyToView, emptyView, plainLine, type RunView, renderView, withDeployment } from "./run-view.ts";
 import type { Session } from "./session.ts";
+import { stageNames } from "./stage-changes.ts";
 
 const redrawIntervalMs = 200;
 const deploymentTimeoutMs = 60_000;
