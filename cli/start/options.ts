@@ -31,10 +31,11 @@ Runs the whole pipeline on this machine: broker, five services, one run, three p
   --epochs N              passes over the training images; default: the network's own
   --batch-size N          images a step; default: the network's own
   --learning-rate X       highest learning rate; default: the network's own
-  --validation-share X    part of the training images, 0 to 1, to measure each epoch on instead; default: 0
-  --max-minutes X         longest that the training may take; its schedule is finished in that time; default: no limit
+  --validation-share X    part of the training images, 0 to below 1, to measure each epoch on instead; default: 0
+  --max-minutes X         minutes after which no step of the training begins, its schedule finished; the last step,
+                          validation and packing come on top; default: no limit
   --set JSON              any other hyper-parameters, such as '{"schedule":{"kind":"cosine"}}'; docs/training.md lists them
-  --seed N                seed of data set and training, 0 to 4294967295; default: 0
+  --seed N                seed of data set and training, 0 to 4294967295; default: 0 for the data set, 1 for the training
   --limit N               at most N images of each class
   --minimum-accuracy X    accuracy, 0 to 1, that a model must reach to go live; default: 0.5
   --home FOLDER           where broker, artifacts, traces and logs are kept; default: .millrace
@@ -60,7 +61,7 @@ export function parseStartOptions(args: string[]): StartOptions | undefined {
     hyperparameters: hyperparametersFrom(values),
     seed: integer("seed", values.seed, 0, 2 ** 32 - 1),
     limit: integer("limit", values.limit, 1, 10_000_000) ?? 0,
-    minimumAccuracy: decimal("minimum-accuracy", values["minimum-accuracy"], 1),
+    minimumAccuracy: decimal("minimum-accuracy", values["minimum-accuracy"], share),
     exit: values.exit,
     home: values.home === undefined ? resolve(".millrace") : resolve(calledFrom, values.home),
   };
@@ -112,20 +113,28 @@ function integer(name: string, text: string | undefined, least: number, most: nu
   throw new AppError("INVALID_REQUEST", `--${name} ${text}: expected a whole number from ${least} to ${most}`);
 }
 
-function decimal(name: string, text: string | undefined, most: number): number | undefined {
+interface Range {
+  readonly words: string;
+  readonly holds: (value: number) => boolean;
+}
+
+const positive: Range = { words: "of at least 0", holds: (value) => value >= 0 && Number.isFinite(value) };
+const share: Range = { words: "from 0 to 1", holds: (value) => value >= 0 && value <= 1 };
+const part: Range = { words: "from 0 to below 1", holds: (value) => value >= 0 && value < 1 };
+
+function decimal(name: string, text: string | undefined, { words, holds }: Range): number | undefined {
   if (text === undefined) return undefined;
   const value = Number(text);
-  if (value >= 0 && value <= most && text.trim() !== "") return value;
-  const range = most === Number.MAX_VALUE ? "of at least 0" : `from 0 to ${most}`;
-  throw new AppError("INVALID_REQUEST", `--${name} ${text}: expected a number ${range}`);
+  if (holds(value) && text.trim() !== "") return value;
+  throw new AppError("INVALID_REQUEST", `--${name} ${text}: expected a number ${words}`);
 }
 
 /** What the training's own check can say better, such as that a learning rate must not be 0, is left to it. */
 function hyperparametersFrom(values: ReturnType<typeof parse>): JsonObject {
   const batchSize = integer("batch-size", values["batch-size"], 1, 1_000_000);
-  const learningRate = decimal("learning-rate", values["learning-rate"], Number.MAX_VALUE);
-  const validationShare = decimal("validation-share", values["validation-share"], 1);
-  const maxMinutes = decimal("max-minutes", values["max-minutes"], Number.MAX_VALUE);
+  const learningRate = decimal("learning-rate", values["learning-rate"], positive);
+  const validationShare = decimal("validation-share", values["validation-share"], part);
+  const maxMinutes = decimal("max-minutes", values["max-minutes"], positive);
   const { optimizer = {}, ...others } = jsonObject("set", values.set);
   if (!isObject(optimizer)) throw new AppError("INVALID_REQUEST", "--set: optimizer must be an object");
   const asked = { ...optimizer, ...(learningRate === undefined ? {} : { learningRate }) };

@@ -23,7 +23,9 @@ test("values that cannot be meant are refused by the option's name", () => {
   for (const [args, message] of [
     [["--batch-size", "0"], /--batch-size 0: expected a whole number/],
     [["--learning-rate", "fast"], /--learning-rate fast: expected a number of at least 0/],
-    [["--validation-share", "2"], /--validation-share 2: expected a number from 0 to 1/],
+    [["--learning-rate", "Infinity"], /--learning-rate Infinity: expected a number of at least 0/],
+    [["--validation-share", "1"], /--validation-share 1: expected a number from 0 to below 1/],
+    [["--minimum-accuracy", "1.1"], /--minimum-accuracy 1.1: expected a number from 0 to 1/],
     [["--max-minutes", "-1"], /--max-minutes.* /],
     [["--max-minutes=-1"], /--max-minutes -1: expected a number of at least 0/],
     [["--set", "epochs=3"], /--set epochs=3: expected a JSON object/],
