@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { z } from "zod";
+import { editDistance } from "./edit-distance.ts";
 import { AppError } from "./errors.ts";
 import { logLevels } from "./log.ts";
 
@@ -236,18 +237,4 @@ function nearest(name: string, known: Iterable<string>): string | undefined {
     .sort((a, b) => a.distance - b.distance);
   const limit = Math.max(1, (name.length - "MILLRACE_".length) / 4);
   return best !== undefined && best.distance <= limit ? best.candidate : undefined;
-}
-
-/** Levenshtein distance: the least number of letters to insert, delete or replace. */
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (const [row, letter] of [...a].entries()) {
-    const current = [row + 1];
-    for (const [column, other] of [...b].entries()) {
-      const replaced = (previous[column] ?? 0) + (letter === other ? 0 : 1);
-      current.push(Math.min(replaced, (previous[column + 1] ?? 0) + 1, (current[column] ?? 0) + 1));
-    }
-    previous = current;
-  }
-  return previous[b.length] ?? 0;
 }
