@@ -18,14 +18,16 @@ interface Panel {
 }
 
 const panelWidth = 300;
-const height = 260;
+const panelHeight = 260;
+/** Above the panels, for the title of the whole. */
+const headHeight = 34;
 /** The part of a panel in which lines are drawn. */
 const plot = { left: 58, right: 288, top: 58, bottom: 214 };
 
 /** Colours for a light page, and for a dark one where the viewer asks for that. */
 const css = `
   .page { fill: #ffffff } .grid { stroke: #e1e4e8 } text { fill: #57606a; font: 11px system-ui, sans-serif }
-  .title { fill: #1f2328; font-weight: 600; font-size: 13px } .line { fill: none; stroke-width: 1.8; stroke-linejoin: round }
+  .title { fill: #1f2328; font-weight: 600; font-size: 13px } .whole { font-size: 15px } .line { fill: none; stroke-width: 1.8; stroke-linejoin: round }
   .training { stroke: #0969da } .validation { stroke: #bc4c00 } .dot.training { fill: #0969da } .dot.validation { fill: #bc4c00 }
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117 } .grid { stroke: #30363d } text { fill: #9198a1 } .title { fill: #e6edf3 }
@@ -35,15 +37,16 @@ const css = `
 /** An SVG document with three panels. `title` says what was trained; at least one epoch. */
 export function drawTrainingCurves(epochs: readonly EpochReport[], title: string): string {
   const panels = panelsOf(epochs);
-  const width = panels.length * panelWidth;
+  const [width, height] = [panels.length * panelWidth, headHeight + panelHeight];
   const firstEpoch = epochs[0]?.epoch ?? 1;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">`,
     `<title>${escaped(title)}</title>`,
     `<style>${css}\n</style>`,
     `<rect class="page" width="${width}" height="${height}"/>`,
+    `<text class="title whole" x="16" y="26">${escaped(title)}</text>`,
     ...panels.flatMap((panel, index) => [
-      `<g transform="translate(${index * panelWidth} 0)">`,
+      `<g transform="translate(${index * panelWidth} ${headHeight})">`,
       ...drawPanel(panel, { first: firstEpoch, last: firstEpoch + epochs.length - 1 }),
       "</g>",
     ]),
@@ -120,13 +123,19 @@ function legend(series: readonly Series[]): string[] {
 
 /** Round numbers, 1, 2 or 5 times a power of ten apart, that enclose a range in at most `most` steps or a few more. */
 export function roundTicks(least: number, greatest: number, most: number): number[] {
-  const span = greatest - least || Math.abs(greatest) || 1;
+  const [low, high] = isFlat(least, greatest) ? [Math.min(0, least), Math.max(0, greatest)] : [least, greatest];
+  const span = high - low || 1;
   const power = 10 ** Math.floor(Math.log10(span / most));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => span / size <= most) ?? span;
-  const [first, last] = [Math.floor(least / step + 1e-9), Math.ceil(greatest / step - 1e-9)];
+  const [first, last] = [Math.floor(low / step + 1e-9), Math.ceil(high / step - 1e-9)];
   return Array.from({ length: Math.max(1, last - first) + 1 }, (_, index) =>
     Number(((first + index) * step).toPrecision(12)),
   );
+}
+
+/** Whether values are so close to each other that ticks between them would need many digits: such a range is drawn from zero. */
+function isFlat(least: number, greatest: number): boolean {
+  return greatest - least < 1e-3 * Math.max(Math.abs(least), Math.abs(greatest)) || greatest === least;
 }
 
 function scale([least, greatest]: [number, number], [start, end]: [number, number]): (value: number) => string {
