@@ -67,9 +67,9 @@ async function trainAlone(network: string): Promise<Measured> {
   const job = startTraining(
     { network, config, data },
     {
-      onProgress({ step }) {
-        done.steps = step;
-        if (step >= steps) void job.cancel();
+      onProgress({ epoch, step, steps: perEpoch }) {
+        done.steps = (epoch - 1) * perEpoch + step;
+        if (done.steps >= steps) void job.cancel();
       },
       onCheckpoint() {
         done.checkpoints++;
