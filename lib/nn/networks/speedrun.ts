@@ -1,5 +1,19 @@
 /**
- * The fastest way here from images to an accurate classifier, after airbench (Jordan 2024, arXiv 2404.00498).
+ * The shortest way here from images to an accurate classifier, after airbench (Jordan 2024, arXiv 2404.00498). About 131 MFLOP forward for
+ * a 32x32 image. What it consists of, and why:
+ *
+ * - A first convolution of 2x2 pixels that whitens patches and is not trained: what follows need not learn to do that, and
+ *   nothing has to be differentiated down to the pixels.
+ * - Three blocks of two 3x3 convolutions, the image pooled behind the first one: before normalisation and activation, which then
+ *   have a quarter of the pixels to do.
+ * - Batch normalisation without a slope, since the next convolution has one; its running statistics follow fast, for there are few steps.
+ * - GELU: unlike with ReLU, no unit falls silent for good, however high the rate.
+ * - Convolutions that begin as the identity, so that a signal gets through all of them in the first step.
+ * - Logits scaled down to a ninth, and labels smoothed by 0.2: it is not sure of itself too soon.
+ * - Nesterov's momentum with decoupled weight decay and a triangular schedule: a high rate in the middle of few epochs, and next to none
+ *   at their end. Biases, which only shift, learn at 64 times the rate.
+ * - Lookahead: every 20 steps the weights are drawn towards their own average, which calms such rates.
+ * - Alternating flip, which shows each image once each way in two epochs and leaves nothing to chance, and shifts of up to two pixels.
  */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { core, layers as tf } from "../tensorflow.ts";
@@ -7,12 +21,11 @@ import { whiteningKernel } from "../whitening.ts";
 import type { NetworkDefinition, NetworkInput } from "./definition.ts";
 import { createSeeds } from "./seeds.ts";
 
-/** Filters of the three blocks. Each halves the image, so the later ones are cheap: nearly half of the work is in the first. */
+/** Filters of the three blocks. Each halves the image, so the work is spread over them: 33 %, 36 % and 30 % at 32x32. */
 const blocks = [64, 128, 256];
 const whitened = 2;
 
 const convolution = { kernelSize: 3, padding: "same", useBias: false } as const;
-// The running statistics follow fast, because there are few steps. Without a slope: the next layer has its own.
 const normalization = { momentum: 0.6, epsilon: 1e-5, scale: false } as const;
 // Uniform in +-1 / sqrt(fan-in).
 const uniform = (seed: number) =>
@@ -51,7 +64,6 @@ export function buildSpeedrun(
   for (const [index, filters] of blocks.entries()) {
     const [a, b] = [`${index + 1}a`, `${index + 1}b`];
     model.add(tf.layers.conv2d({ ...convolution, name: `conv${a}`, filters, kernelInitializer: uniform(next()) }));
-    // Pooled first, so that normalisation and activation have a quarter of the pixels to do.
     model.add(tf.layers.maxPooling2d({ name: `pool${a}`, poolSize: 2 }));
     model.add(tf.layers.batchNormalization({ ...normalization, name: `norm${a}` }));
     model.add(tf.layers.activation({ name: `gelu${a}`, activation: "gelu" }));
@@ -60,7 +72,6 @@ export function buildSpeedrun(
     model.add(tf.layers.activation({ name: `gelu${b}`, activation: "gelu" }));
   }
   model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
-  // Small logits at the beginning.
   model.add(tf.layers.rescaling({ name: "scale", scale: 1 / 9 }));
   const head = { units: classes, activation: "softmax", useBias: false } as const;
   model.add(tf.layers.dense({ ...head, name: "head", kernelInitializer: uniform(next()) }));
