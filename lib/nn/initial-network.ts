@@ -1,44 +1,45 @@
 /** The network that a training begins with. */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
+import { normalizedTensor } from "./image-tensor.ts";
 import type { NetworkDefinition } from "./networks/definition.ts";
-import { normalizationFactors } from "./preprocessing.ts";
-import { core } from "./tensorflow.ts";
+import { checkImageSize } from "./plan.ts";
 import type { TrainingData } from "./training-data.ts";
 
 /** Training images that a network may look at for its initial weights. */
 const mostImages = 2000;
+/** Pixels of all of them together, so that large images take no more memory than many small ones: 48 MB in colour. */
+const mostPixels = 4_000_000;
 
 /**
  * Builds a network and sets those of its initial weights that depend on the data. It follows from the seed and the images alone,
- * so a training that is resumed finds the same weights in layers that are not trained.
+ * so a training that is resumed finds the same weights in layers that are not trained. Throws DATASET_INVALID for images that are
+ * too small for the network.
  */
 export function buildInitialNetwork(
   definition: NetworkDefinition,
   { data, images, seed }: { data: TrainingData; images: Uint32Array; seed: number },
 ): LayersModel {
   const model = definition.build({ ...data, classes: data.classes.length, seed });
+  checkImageSize(model);
   if (definition.initialize === undefined) return model;
-  const normalized = core.tidy(() => normalizedImages(data, evenlySpaced(images)));
+  const normalized = normalizedTensor(pixelsOf(data, sample(images, data)), data, data);
   definition.initialize(model, normalized);
   normalized.dispose();
   return model;
 }
 
-/** Not the first ones, because data may be sorted by class. */
-function evenlySpaced(images: Uint32Array): Uint32Array {
-  const count = Math.min(images.length, mostImages);
+/** Evenly spaced ones, not the first, because data may be sorted by class. */
+function sample(images: Uint32Array, { height, width }: TrainingData): Uint32Array {
+  const affordable = Math.max(1, Math.floor(mostPixels / (height * width)));
+  const count = Math.min(images.length, mostImages, affordable);
   return Uint32Array.from({ length: count }, (_, index) => images[Math.floor((index * images.length) / count)] ?? 0);
 }
 
-/** Images as the network's first layer sees them, [N, H, W, C]. */
-function normalizedImages(data: TrainingData, images: Uint32Array): core.Tensor4D {
-  const { channels, height, width, pixels } = data;
-  const { slopes, shifts } = normalizationFactors(data);
-  const size = channels * height * width;
-  const values = new Float32Array(images.length * size);
-  for (const [slot, index] of images.entries()) {
-    values.set(pixels.subarray(index * size, (index + 1) * size), slot * size);
+function pixelsOf({ channels, height, width, pixels }: TrainingData, images: Uint32Array): Uint8Array {
+  const length = channels * height * width;
+  const chosen = new Uint8Array(images.length * length);
+  for (const [slot, image] of images.entries()) {
+    chosen.set(pixels.subarray(image * length, (image + 1) * length), slot * length);
   }
-  const channelsLast = core.transpose(core.tensor4d(values, [images.length, channels, height, width]), [0, 2, 3, 1]);
-  return core.add(core.mul(channelsLast, slopes), shifts);
+  return chosen;
 }

@@ -8,6 +8,7 @@ import { AppError } from "../errors.ts";
 import type { LayerNode, Weight } from "./layers/definition.ts";
 import { findLayer } from "./layers.ts";
 import { inverseAxes, permute } from "./layout.ts";
+import { formatShape } from "./onnx/shape.ts";
 import { core } from "./tensorflow.ts";
 
 export interface NetworkPlan {
@@ -25,12 +26,14 @@ type Layer = LayersModel["layers"][number];
 
 /**
  * Reads a Sequential or functional model with one image input and one output. Throws LAYER_UNSUPPORTED for layers and options
- * that the compiler does not have, and for a network that does not end in a softmax over a vector.
+ * that the compiler does not have, and for a network that does not end in a softmax over a vector; DATASET_INVALID as `checkImageSize`.
  */
 export function planFromLayersModel(model: LayersModel): NetworkPlan {
   if (model.inputs.length !== 1 || model.outputs.length !== 1) {
     throw new AppError("LAYER_UNSUPPORTED", `network ${model.name} must have one input and one output`);
   }
+  const input = imageInput(model);
+  checkImageSize(model);
   const outputs = new Map<string, string>();
   const nodes = model.layers
     .filter((layer) => layer.getClassName() !== "InputLayer")
@@ -39,10 +42,6 @@ export function planFromLayersModel(model: LayersModel): NetworkPlan {
       outputs.set(layer.name, expanded.at(-1)?.name ?? layer.name);
       return expanded;
     });
-  const [channels, height, width] = perImageShape(model.inputs[0]?.shape);
-  if (channels === undefined || height === undefined || width === undefined) {
-    throw new AppError("LAYER_UNSUPPORTED", `the input of network ${model.name} must be images of fixed size`);
-  }
   const last = nodes.at(-1);
   if (last === undefined || !isSoftmax(last) || last.outputShape.length !== 1) {
     throw new AppError(
@@ -52,7 +51,27 @@ export function planFromLayersModel(model: LayersModel): NetworkPlan {
   }
   const body = nodes.slice(0, -1);
   for (const node of body) findLayer(node).weights(node);
-  return { input: { channels, height, width }, classes: last.outputShape[0] ?? 0, nodes: body };
+  return { input, classes: last.outputShape[0] ?? 0, nodes: body };
+}
+
+/**
+ * Throws DATASET_INVALID, naming the first layer of which nothing would be left, for a network that was built for images that are too
+ * small for it. TensorFlow.js builds it all the same, and fails when it runs.
+ */
+export function checkImageSize(model: LayersModel): void {
+  for (const layer of model.layers) {
+    const shapes = layer.inboundNodes.flatMap(({ outputShapes }) => outputShapes as (number | null)[][]);
+    const empty = shapes.find((shape) => shape.some((length) => length !== null && length <= 0));
+    if (empty === undefined) continue;
+    const { height, width } = imageInput(model);
+    const [name, className] = [layer.name, layer.getClassName()];
+    throw new AppError(
+      "DATASET_INVALID",
+      `images of ${height}x${width} are too small for network ${model.name}: its layer ${name} (${className}) would be left with ` +
+        `an output of ${formatShape(perImageShape(empty))}; prepare the data set with larger images, or train another network`,
+      { details: { network: model.name, layer: name, className } },
+    );
+  }
 }
 
 /** Puts trained weights, by `weightKey` and in the ONNX layout, into the model they came from. */
@@ -86,6 +105,12 @@ export function parameterCount(plan: NetworkPlan): number {
 /** Floating-point operations of one image's forward pass: convolutions and matrix products, a multiplication and an addition as two. */
 export function forwardFlops(plan: NetworkPlan): number {
   return plan.nodes.reduce((sum, node) => sum + findLayer(node).flops(node), 0);
+}
+
+function imageInput(model: LayersModel): NetworkPlan["input"] {
+  const [channels = 0, height = 0, width = 0] = perImageShape(model.inputs[0]?.shape);
+  if (channels > 0 && height > 0 && width > 0) return { channels, height, width };
+  throw new AppError("LAYER_UNSUPPORTED", `the input of network ${model.name} must be images of fixed size`);
 }
 
 function nodesFromLayer(layer: Layer, outputs: ReadonlyMap<string, string>): LayerNode[] {

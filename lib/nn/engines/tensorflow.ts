@@ -4,8 +4,8 @@
  * and a training may go on with the other.
  */
 import type { NetworkTrainer, TrainerOptions, TrainingEngine } from "../engine.ts";
+import { normalizedTensor } from "../image-tensor.ts";
 import { forwardFlops, type NetworkPlan, parameterCount, planFromLayersModel, writeWeights } from "../plan.ts";
-import { type Normalization, normalizationFactors } from "../preprocessing.ts";
 import { core } from "../tensorflow.ts";
 import type { StepResult, TrainingBatch } from "../training-session.ts";
 import { nativeBackend, type TensorBackend } from "./tensorflow-backend.ts";
@@ -42,7 +42,7 @@ async function createTrainer({ model, config, normalization, state }: TrainerOpt
     async step(batch, position) {
       core.engine().startScope();
       try {
-        const images = normalizedImages(batch.pixels, plan, normalization);
+        const images = normalizedTensor(batch.pixels, plan.input, normalization);
         const logitsOf = () => network.apply(images, batch.masks);
         const { result, gradients } = lossAndGradients(network.weights, plan, { batch, logitsOf });
         optimizer.update(gradients, position);
@@ -96,19 +96,6 @@ function addPenalty(loss: core.Tensor, { weight: { l2 = 0 }, variable }: BoundWe
 
 function scalar(tensor: core.Tensor): number {
   return tensor.dataSync()[0] ?? Number.NaN;
-}
-
-/** uint8 pixels [N, C, H, W] as normalised floats [N, H, W, C]. */
-function normalizedImages(pixels: Uint8Array, { input }: NetworkPlan, normalization: Normalization): core.Tensor {
-  const { channels, height, width } = input;
-  const { slopes, shifts } = normalizationFactors(normalization);
-  const images = core.tensor(Float32Array.from(pixels), [
-    pixels.length / (channels * height * width),
-    channels,
-    height,
-    width,
-  ]);
-  return core.add(core.mul(core.transpose(images, [0, 2, 3, 1]), slopes), shifts);
 }
 
 function readState(weights: readonly TrainedWeight[]): ReadonlyMap<string, Float32Array> {

@@ -180,7 +180,12 @@ function separableNetwork(): LayersModel {
   // The declared type demands options that have defaults.
   const separable = { name: "separable", filters: 5, kernelSize: 3, depthMultiplier: 2, ...initializers };
   model.add(tf.layers.separableConv2d(separable as Parameters<typeof tf.layers.separableConv2d>[0]));
-  const depthwise = { name: "depthwise", kernelSize: 3, depthwiseInitializer: initializer, depthwiseRegularizer } as const;
+  const depthwise = {
+    name: "depthwise",
+    kernelSize: 3,
+    depthwiseInitializer: initializer,
+    depthwiseRegularizer,
+  } as const;
   model.add(tf.layers.depthwiseConv2d({ ...depthwise, depthMultiplier: 2 }));
   model.add(tf.layers.globalAveragePooling2d({ name: "global" }));
   const kernelInitializer = tf.initializers.glorotNormal({ seed });

@@ -2,13 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LayersModel } from "@tensorflow/tfjs-layers";
-import { buildInferenceModel } from "../../../lib/nn/inference-graph.ts";
 import { supportedLayers } from "../../../lib/nn/layers.ts";
 import { planFromLayersModel } from "../../../lib/nn/plan.ts";
 import { layers as tf } from "../../../lib/nn/tensorflow.ts";
 import { sequential } from "./sequential.ts";
-
-const normalization = { mean: [0.5, 0.4, 0.45], standardDeviation: [0.25, 0.2, 0.3] };
 
 const unsupported: Readonly<Record<string, { build: () => LayersModel; message: RegExp }>> = {
   "a layer that is not in the table": {
@@ -106,14 +103,23 @@ test("an unsupported activation's message lists those that work", () => {
   assert.throws(() => planFromLayersModel(model), /head2.*"elu"\|"gelu"\|"linear"/);
 });
 
-test("a window that does not fit into its images is blamed on its layer", () => {
+test("a window that does not fit into its images is blamed on its layer, with what to do", () => {
   const model = sequential(
     tf.layers.maxPooling2d({ poolSize: [8, 4] }),
     tf.layers.depthwiseConv2d({ kernelSize: 3, name: "wide" }),
     tf.layers.flatten(),
   );
-  assert.throws(
-    () => buildInferenceModel(planFromLayersModel(model), normalization),
-    /layer wide .*window of 3 does not fit into 2/,
-  );
+  assert.throws(() => planFromLayersModel(model), {
+    code: "DATASET_INVALID",
+    message:
+      /^images of 16x8 are too small for network .*layer wide \(DepthwiseConv2D\).*\[3, 0, 0\]; prepare .*larger images/,
+  });
+});
+
+test("images of any size are refused: the compiler needs to know it", () => {
+  const layers = [tf.layers.globalMaxPooling2d({ inputShape: [null, null, 3] }), tf.layers.softmax()];
+  assert.throws(() => planFromLayersModel(tf.sequential({ layers })), {
+    code: "LAYER_UNSUPPORTED",
+    message: /must be images of fixed size/,
+  });
 });

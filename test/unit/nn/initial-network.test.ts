@@ -1,0 +1,76 @@
+/** What a training begins with: the network for the data, with the weights that it takes from the data. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { normalizedTensor } from "../../../lib/nn/image-tensor.ts";
+import { buildInitialNetwork } from "../../../lib/nn/initial-network.ts";
+import type { NetworkDefinition } from "../../../lib/nn/networks/definition.ts";
+import { small } from "../../../lib/nn/networks/small.ts";
+import { speedrun } from "../../../lib/nn/networks/speedrun.ts";
+import { networks } from "../../../lib/nn/networks.ts";
+import type { core } from "../../../lib/nn/tensorflow.ts";
+import type { TrainingData } from "../../../lib/nn/training-data.ts";
+import { assertAllClose } from "./layer-harness.ts";
+import { blotData } from "./training-data.ts";
+
+const build = (definition: NetworkDefinition, data: TrainingData) =>
+  buildInitialNetwork(definition, { data, images: Uint32Array.from(data.labels.keys()), seed: 1 });
+
+/** The data's first channel alone, as grey images. */
+function grey(data: TrainingData): TrainingData {
+  const area = data.height * data.width;
+  const pixels = new Uint8Array(new SharedArrayBuffer(data.labels.length * area));
+  for (const image of data.labels.keys()) {
+    pixels.set(data.pixels.subarray(image * 3 * area, (image * 3 + 1) * area), image * area);
+  }
+  return { ...data, channels: 1, mean: [0.35], standardDeviation: [0.2], pixels };
+}
+
+for (const { name, size, description } of [
+  { name: "many small images", size: 8, description: "2,000 of them" },
+  { name: "large images", size: 512, description: "as many as have four million pixels" },
+]) {
+  test(`of ${name} a network looks at ${description}`, () => {
+    // Shared, so that these images cost no memory: all are the first one.
+    const data = { ...blotData({ images: 4, size }), labels: new Uint16Array(3000) };
+    const seen: number[] = [];
+    const initialize = (_: unknown, images: core.Tensor4D) => void seen.push(...images.shape);
+    const definition = { ...small, build: () => small.build({ ...data, classes: 4, seed: 1 }), initialize };
+    const images = new Uint32Array(3000);
+    buildInitialNetwork(definition, { data, images, seed: 1 }).dispose();
+    assert.deepEqual(seen, [size === 8 ? 2000 : 15, size, size, 3]);
+  });
+}
+
+test("pixels become normalised floats with the channels last", () => {
+  const pixels = Uint8Array.of(0, 51, 102, 153, 204, 255, 255, 0, 0, 51, 51, 102);
+  const normalization = { mean: [0.2, 0], standardDeviation: [0.5, 2] };
+  const tensor = normalizedTensor(pixels, { channels: 2, height: 1, width: 3 }, normalization);
+  assert.deepEqual(tensor.shape, [2, 1, 3, 2]);
+  const expected = [-0.4, 0.3, 0, 0.4, 0.4, 0.5, 1.6, 0.1, -0.4, 0.1, -0.4, 0.2];
+  assertAllClose(tensor.dataSync(), expected, 1e-6, "normalised pixels");
+});
+
+for (const network of networks) {
+  test(`images that are too small for ${network.name} are refused, with what to do`, () => {
+    assert.throws(() => build(network, blotData({ images: 8, size: 7 })), {
+      code: "DATASET_INVALID",
+      retryable: false,
+      message: new RegExp(`^images of 7x7 are too small for network ${network.name}: its layer \\S*pool\\S* `),
+    });
+  });
+}
+
+test("images of a single pixel are too small to whiten, and refused like others", () => {
+  assert.throws(
+    () => build(speedrun, blotData({ images: 8, size: 1 })),
+    /images of 1x1 are too small .* layer whiten /,
+  );
+});
+
+test("grey images are whitened like colours: their patches come out uncorrelated", () => {
+  const data = grey(blotData({ images: 40, size: 16 }));
+  const model = build(speedrun, data);
+  const [kernel] = model.getLayer("whiten").getWeights();
+  assert.deepEqual(kernel?.shape, [2, 2, 1, 8]);
+  assert.ok(kernel.dataSync().every(Number.isFinite));
+});
