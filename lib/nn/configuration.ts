@@ -118,7 +118,11 @@ const trainingConfigSchema = z
     /** Share of a target's mass that is spread over all classes. Default 0. */
     labelSmoothing: share.default(0),
     /** Factors of the loss by class: "balanced" makes every class count the same, a list gives each class its own. Default "none". */
-    classWeights: z.union([z.enum(["none", "balanced"]), z.array(z.number().positive())]).default("none"),
+    classWeights: z
+      .union([z.enum(["none", "balanced"]), z.array(z.number().positive())], {
+        error: 'expected "none", "balanced" or a list of positive numbers, one for each class',
+      })
+      .default("none"),
     augmentation: augmentationSchema.prefault({}),
     /** Default none. */
     weightAveraging: weightAveragingSchema.prefault({ kind: "none" }),
@@ -132,10 +136,10 @@ const trainingConfigSchema = z
     mirroredInference: z.boolean().default(false),
     /** Minutes after which the training ends, its schedule finished in that time. Default 0: no limit. */
     maxMinutes: z.number().min(0).default(0),
-    /** Minutes after which a checkpoint is made within an epoch; one is made after each epoch as well. Default 5. */
-    checkpointMinutes: z.number().positive().default(5),
+    /** Minutes after which a checkpoint is made within an epoch; one is made after each epoch as well. Default 5, at least 0.01. */
+    checkpointMinutes: z.number().min(0.01).default(5),
     /** Threads of ONNX Runtime. 0, the default, leaves the choice to it: one a physical core. Results are reproducible for one number of threads. */
-    intraOpThreads: z.number().int().min(0).default(0),
+    intraOpThreads: z.number().int().min(0).max(256).default(0),
   })
   .superRefine(({ validationShare, keep, patience }, context) => {
     const message = "needs a validationShare above 0, such as 0.1";
@@ -152,35 +156,57 @@ export type TrainingConfig = DeepReadonly<z.output<typeof trainingConfigSchema>>
 export type TrainingDefaults = DeepReadonly<z.input<typeof trainingConfigSchema>>;
 export type OptimizerConfig = TrainingConfig["optimizer"];
 export type ScheduleConfig = TrainingConfig["schedule"];
-export type AugmentationConfig = TrainingConfig["augmentation"];
 export type WeightAveragingConfig = TrainingConfig["weightAveraging"];
 
 /**
  * The network's defaults with `overrides` put over them, complete and frozen. An `optimizer` or `schedule` of another kind
- * replaces the default's whole. Throws CONFIGURATION_INVALID naming the key, NETWORK_UNKNOWN.
+ * replaces the default's whole. Throws CONFIGURATION_INVALID naming every key that is wrong, NETWORK_UNKNOWN.
  */
 export function resolveTrainingConfig(network: string, overrides: unknown = {}): TrainingConfig {
   const { defaults } = findNetwork(network);
   return parseTrainingConfig(merge(defaults, overrides));
 }
 
-/** Checks a configuration that should be complete. Throws CONFIGURATION_INVALID naming the key and the allowed ones. */
+/**
+ * Checks a configuration that should be complete. Throws CONFIGURATION_INVALID with every problem: the keys and what is allowed. The
+ * first key is in the error's details.
+ */
 export function parseTrainingConfig(value: unknown): TrainingConfig {
   const result = trainingConfigSchema.safeParse(value);
   if (result.success) return deepFreeze(result.data);
-  const [issue] = result.error.issues;
-  if (issue === undefined) throw new AppError("CONFIGURATION_INVALID", "the training configuration is invalid");
-  const path = issue.path.join(".");
-  if (issue.code === "unrecognized_keys") {
-    const key = [...issue.path, issue.keys[0] ?? ""].join(".");
-    const allowed = allowedKeys(value, issue.path);
-    throw invalid(key, `training configuration: ${key} is no option; ${path || "it"} takes ${allowed.join(", ")}`);
-  }
-  throw invalid(path, `training configuration: ${path || "the whole"} is invalid: ${issue.message}`);
+  const problems = result.error.issues.map((issue) => problemOf(issue, value));
+  const message = `training configuration: ${problems.map(({ text }) => text).join("; ")}`;
+  throw new AppError("CONFIGURATION_INVALID", message, { details: { key: problems[0]?.key ?? "" } });
 }
 
-function invalid(key: string, message: string): AppError {
-  return new AppError("CONFIGURATION_INVALID", message, { details: { key } });
+interface Problem {
+  readonly key: string;
+  readonly text: string;
+}
+
+/** What is wrong, for people: unknown keys with the known ones, and a missing option with the reason why no default fills it. */
+function problemOf(issue: z.core.$ZodIssue, value: unknown): Problem {
+  const path = issue.path.join(".");
+  if (issue.code === "unrecognized_keys") {
+    const keys = issue.keys.map((unknown) => [...issue.path, unknown].join("."));
+    const takes = `${path || "it"} takes ${allowedKeys(value, issue.path).join(", ")}`;
+    return {
+      key: keys[0] ?? path,
+      text: `${keys.join(", ")} ${keys.length > 1 ? "are no options" : "is no option"} (${takes})`,
+    };
+  }
+  const [parent, option] = issue.path;
+  if (
+    parent === "optimizer" &&
+    option === "learningRate" &&
+    optionOf(value, "optimizer", "learningRate") === undefined
+  ) {
+    const text = `${path} is missing; an optimizer of another kind than the network's default needs its own, such as 0.001`;
+    return { key: path, text };
+  }
+  // "Invalid input: expected ..." would say twice that it is invalid.
+  const expected = issue.message.replace(/^Invalid [a-z ]+[:.] (expected)/i, "expected");
+  return { key: path, text: `${path || "the whole"} is invalid: ${expected}` };
 }
 
 /** The keys that the schema allows at a path. */
@@ -188,13 +214,17 @@ function allowedKeys(value: unknown, path: readonly PropertyKey[]): string[] {
   const [key] = path;
   if (key === undefined) return Object.keys(trainingConfigSchema.shape);
   if (key === "augmentation") return Object.keys(augmentationSchema.shape);
-  const kind =
-    isRecord(value) && isRecord(value[String(key)]) ? (value[String(key)] as { kind?: unknown }).kind : undefined;
+  const kind = optionOf(value, String(key), "kind");
   const unions = { optimizer: optimizerSchema, schedule: scheduleSchema, weightAveraging: weightAveragingSchema };
   const options = unions[key as keyof typeof unions]?.options ?? [];
   const shapes = options.map((option): Record<string, unknown> => option.shape);
   const shape = shapes.find(({ kind: literal }) => literal instanceof z.ZodLiteral && literal.value === kind);
   return Object.keys(shape ?? {});
+}
+
+/** A nested option of what somebody has written, if it is there. */
+function optionOf(value: unknown, ...path: readonly string[]): unknown {
+  return path.reduce((parent, key) => (isRecord(parent) ? parent[key] : undefined), value);
 }
 
 function merge(defaults: TrainingDefaults, overrides: unknown): unknown {
@@ -214,6 +244,6 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 function deepFreeze<T extends object>(value: T): T {
-  for (const child of Object.values(value)) if (isRecord(child)) deepFreeze(child);
+  for (const child of Object.values(value)) if (typeof child === "object" && child !== null) deepFreeze(child);
   return Object.freeze(value);
 }

@@ -15,8 +15,8 @@ export interface DataSplit {
 const splitStream = 0x73706c74;
 
 /**
- * Holds out `validationShare` of each class, rounded, at random by the seed. Throws CONFIGURATION_INVALID for a class of which nothing would
- * be left to train on or to validate on.
+ * Holds out `validationShare` of each class, rounded, at random by the seed. Throws CONFIGURATION_INVALID for classes of which nothing
+ * would be left to train on or to validate on.
  */
 export function splitTrainingData(
   { classes, labels }: Pick<TrainingData, "classes" | "labels">,
@@ -26,12 +26,14 @@ export function splitTrainingData(
   if (validationShare > 0) {
     const byClass = classes.map((): number[] => []);
     for (const [index, label] of labels.entries()) byClass[label]?.push(index);
+    checkShare(
+      validationShare,
+      byClass.map((indices, label) => ({ name: classes[label] ?? "", images: indices.length })),
+    );
     for (const [label, indices] of byClass.entries()) {
-      const count = Math.round(validationShare * indices.length);
-      if (count === 0 || count === indices.length) throw tooSmall(classes[label], indices.length, validationShare);
       const images = Uint32Array.from(indices);
       shuffle(createRandom(seed, splitStream, label), images);
-      for (const index of images.subarray(0, count)) heldOut[index] = 1;
+      for (const index of images.subarray(0, heldOutOf(indices.length, validationShare))) heldOut[index] = 1;
     }
   }
   const all = Uint32Array.from(labels.keys());
@@ -41,8 +43,39 @@ export function splitTrainingData(
   };
 }
 
-function tooSmall(name: string | undefined, images: number, share: number): AppError {
-  const use = Math.round(share * images) === 0 ? "to validate on" : "to train on";
-  const message = `validationShare ${share} of the ${images} images of class ${name} leaves none ${use}; set another share, or 0`;
-  return new AppError("CONFIGURATION_INVALID", message, { details: { key: "validationShare" } });
+/** Number of images of a class that are held out. */
+function heldOutOf(images: number, share: number): number {
+  return Math.round(share * images);
+}
+
+interface ClassSize {
+  readonly name: string;
+  readonly images: number;
+}
+
+/** Throws CONFIGURATION_INVALID naming the classes that a share leaves empty on one side, and the shares that would do. */
+function checkShare(share: number, classes: readonly ClassSize[]): void {
+  const empty = classes.filter(({ images }) => [0, images].includes(heldOutOf(images, share)));
+  if (empty.length === 0) return;
+  const use = share < 0.5 ? "to validate on" : "to train on";
+  const [first, ...others] = listed(empty);
+  const more = others.length > 0 ? `, nor do ${others.join(", ")}` : "";
+  const message = `validationShare ${share} of ${first} leaves none ${use}${more}; ${advice(classes)}`;
+  throw new AppError("CONFIGURATION_INVALID", message, { details: { key: "validationShare" } });
+}
+
+/** `the 3 images of class dog`, `the 1 image of class cat`, and how many classes more. */
+function listed(classes: readonly ClassSize[]): string[] {
+  const named = classes
+    .slice(0, 5)
+    .map(({ name, images }) => `the ${images} ${images === 1 ? "image" : "images"} of class ${name}`);
+  return classes.length > 5 ? [...named, `${classes.length - 5} more classes`] : named;
+}
+
+/** The smallest class decides: share * n rounds to 1 at least from 0.5 / n, and to n - 1 at most below 1 - 0.5 / n. */
+function advice(classes: readonly ClassSize[]): string {
+  const smallest = Math.min(...classes.map(({ images }) => images));
+  if (smallest < 2) return "no share can split a class of one image: add images, or set 0";
+  const from = Math.ceil(500 / smallest) / 1000;
+  return `set one from ${from} to below ${(1 - from).toFixed(3)}, or 0`;
 }

@@ -34,8 +34,9 @@ test("an optimiser of another kind replaces the default and gets its own default
   assert.deepEqual(optimizer, { ...common, kind: "adamw", beta1: 0.9, beta2: 0.999, epsilon: 1e-7, weightDecay: 0.01 });
 });
 
-test("the resolved configuration is frozen, also inside", () => {
-  const config = resolveTrainingConfig("small");
+test("the resolved configuration is frozen, also inside, lists included", () => {
+  const config = resolveTrainingConfig("small", { classWeights: [1, 2] });
+  assert.ok(Object.isFrozen(config.classWeights));
   assert.ok(Object.isFrozen(config) && Object.isFrozen(config.optimizer) && Object.isFrozen(config.augmentation));
 });
 
@@ -43,7 +44,7 @@ const refused: Readonly<Record<string, { overrides: unknown; key: string; messag
   "an unknown key": {
     overrides: { epoch: 3 },
     key: "epoch",
-    message: /epoch is no option; it takes epochs, batchSize/,
+    message: /epoch is no option \(it takes epochs, batchSize/,
   },
   "an unknown key of the augmentation": {
     overrides: { augmentation: { flip: true } },
@@ -91,6 +92,36 @@ const refused: Readonly<Record<string, { overrides: unknown; key: string; messag
     overrides: { patience: 3 },
     key: "patience",
     message: /needs a validationShare above 0/,
+  },
+  "a class weighting that does not exist": {
+    overrides: { classWeights: "balance" },
+    key: "classWeights",
+    message: /classWeights is invalid: expected "none", "balanced" or a list of positive numbers/,
+  },
+  "another optimiser without its learning rate": {
+    overrides: { optimizer: { kind: "adam" } },
+    key: "optimizer.learningRate",
+    message: /optimizer.learningRate is missing; an optimizer of another kind than the network's default needs its own/,
+  },
+  "a number as a text": {
+    overrides: { epochs: "3" },
+    key: "epochs",
+    message: /: epochs is invalid: expected number, received string$/,
+  },
+  "several mistakes at once": {
+    overrides: { epoch: 3, batch: 8, epochs: 0, augmentation: { flip: true }, keep: "newest" },
+    key: "epochs",
+    message: /epochs is invalid.*; augmentation.flip is no option.*; keep is invalid.*; epoch, batch are no options/,
+  },
+  "more threads than any machine has": {
+    overrides: { intraOpThreads: 257 },
+    key: "intraOpThreads",
+    message: /<=256/,
+  },
+  "checkpoints without a pause": {
+    overrides: { checkpointMinutes: 1e-6 },
+    key: "checkpointMinutes",
+    message: /checkpointMinutes is invalid/,
   },
   "something else altogether": { overrides: [1], key: "", message: /the whole is invalid/ },
 };
