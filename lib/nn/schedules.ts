@@ -3,7 +3,7 @@ import type { ScheduleConfig } from "./configuration.ts";
 
 /** A position in the training, and the configured learning rate, which is the schedule's peak. */
 export interface SchedulePosition {
-  /** Share of the training that is done before the step, in [0, 1). */
+  /** Share of the training that is done before the step, in [0, 1]; 1 is reached by time alone, in a step that was due when it ran out. */
   readonly progress: number;
   /** Share of the training that one step is. */
   readonly stepShare: number;
@@ -44,8 +44,7 @@ function cosineRate(
   { progress, stepShare, peak }: SchedulePosition,
 ): number {
   if (progress < warmUp) return peak * Math.min(1, (progress + stepShare) / warmUp);
-  const descent = (progress - warmUp) / (1 - warmUp);
-  return peak * (final + (1 - final) * 0.5 * (1 + Math.cos(Math.PI * descent)));
+  return peak * (final + (1 - final) * 0.5 * (1 + Math.cos(Math.PI * descent(progress, warmUp))));
 }
 
 /** A triangle: linear from `initial` times the peak up to it over a share of the training, then linear down to `final` times (arXiv 1708.07120). */
@@ -54,5 +53,10 @@ function oneCycleRate(
   { progress, peak }: SchedulePosition,
 ): number {
   if (progress < warmUp) return peak * (initial + (1 - initial) * (progress / warmUp));
-  return peak * (1 + (final - 1) * ((progress - warmUp) / (1 - warmUp)));
+  return peak * (1 + (final - 1) * descent(progress, warmUp));
+}
+
+/** How much of the way down is done, once the warm-up is over; a training that is all warm-up ends at the peak. */
+function descent(progress: number, warmUp: number): number {
+  return warmUp === 1 ? 0 : (progress - warmUp) / (1 - warmUp);
 }

@@ -40,6 +40,18 @@ test("one cycle without warm-up or without descent stays finite", () => {
   assertAllClose(rates({ kind: "one-cycle", warmUp: 1, initial: 0, final: 0 }, [0, 50]), [0, 1], 1e-12, "rates");
 });
 
+test("at the very end, which a limit of time can reach before a step, every schedule has its end value", () => {
+  const atEnd = (schedule: Parameters<typeof learningRateAt>[0]) => rates(schedule, [100])[0] ?? Number.NaN;
+  assert.equal(atEnd({ kind: "constant" }), 2);
+  assertAllClose([atEnd({ kind: "step", at: [0.5, 1], factor: 0.1 })], [0.02], 1e-12, "step");
+  for (const kind of ["cosine", "one-cycle"] as const) {
+    const schedule = { kind, initial: 0, final: 0.1 };
+    assertAllClose([atEnd({ ...schedule, warmUp: 0 })], [0.2], 1e-12, kind);
+    assertAllClose([atEnd({ ...schedule, warmUp: 0.5 })], [0.2], 1e-12, kind);
+    assert.equal(atEnd({ ...schedule, warmUp: 1 }), 2, `${kind} that only warms up ends at the peak`);
+  }
+});
+
 test("progress is the share of the steps, or of the time where that is more, and never above 1", () => {
   const progress = (step: number, elapsedMinutes: number, maxMinutes: number): number =>
     progressAt({ step, steps, elapsedMs: 60_000 * elapsedMinutes, maxMinutes });
