@@ -6,31 +6,41 @@ import type { WeightAveragingConfig } from "./configuration.ts";
 import type { NetworkTrainer } from "./engine.ts";
 
 type Weights = ReadonlyMap<string, Float32Array>;
+type WeightsInTraining = Pick<NetworkTrainer, "weights" | "setWeights">;
 
 /** A training's average. */
 export interface WeightAveraging {
   /** Takes in the weights after a step, `step` counting from 0, `progress` the share of the training that is done then, in (0, 1]. */
   update(position: { readonly step: number; readonly progress: number }): void;
-  /** What is evaluated and kept; valid until the next step. */
+  /** What is evaluated and kept if the training ends here; valid until the next step. */
   weights(): Weights;
-  /** What a checkpoint must keep; empty without averaging. */
+  /** What a checkpoint must keep; empty while nothing is averaged. Valid until the next step. */
   state(): Weights;
 }
 
 /** The average of a configuration, over the trainer's weights from now on, or going on from an earlier `state()`. */
 export function createWeightAveraging(
   config: WeightAveragingConfig,
-  trainer: Pick<NetworkTrainer, "weights" | "setWeights">,
-  state?: Weights,
+  trainer: WeightsInTraining,
+  state: Weights = new Map(),
 ): WeightAveraging {
-  if (config.kind === "none")
-    return { update: () => undefined, weights: () => trainer.weights(), state: () => new Map() };
-  const average = new Map(Array.from(trainer.weights(), ([key, values]) => [key, (state?.get(key) ?? values).slice()]));
-  const update =
-    config.kind === "ema"
-      ? ({ step }: { step: number }) => moveTowards(average, trainer.weights(), 1 - emaDecay(config.decay, step))
-      : (position: { step: number; progress: number }) => lookAhead(average, trainer, { ...config, ...position });
-  return { update, weights: () => average, state: () => average };
+  switch (config.kind) {
+    case "none":
+      return { update: () => undefined, weights: () => trainer.weights(), state: () => new Map() };
+    case "ema":
+      return movingAverage(config, trainer, state);
+    case "lookahead":
+      return lookahead(config, trainer, state);
+  }
+}
+
+function movingAverage({ decay }: { decay: number }, trainer: WeightsInTraining, state: Weights): WeightAveraging {
+  const average = copyOf(state.size === 0 ? trainer.weights() : state);
+  return {
+    update: ({ step }) => moveTowards(average, trainer.weights(), 1 - emaDecay(decay, step)),
+    weights: () => average,
+    state: () => average,
+  };
 }
 
 /** The exponential moving average's decay, less in the first steps, so that the initial weights are soon forgotten (as in TensorFlow). */
@@ -41,15 +51,35 @@ export function emaDecay(decay: number, step: number): number {
 /**
  * Lookahead (Zhang et al. 2019, arXiv 1907.08610): every few steps the slow weights go a share of the way to the fast ones, which go on
  * from there. The share falls from 1 to `rate` by the cube of the progress, as in airbench (github.com/KellerJordan/cifar10-airbench).
+ *
+ * Two things keep short trainings from getting what they have not learned: the slow weights begin as the fast ones of the first move,
+ * not as the initial ones, and what is evaluated takes in the steps since the last move by a move as it would be at the end.
  */
-function lookAhead(
-  slow: Weights,
-  fast: Pick<NetworkTrainer, "weights" | "setWeights">,
-  { every, rate, step, progress }: { every: number; rate: number; step: number; progress: number },
-): void {
-  if ((step + 1) % every !== 0) return;
-  moveTowards(slow, fast.weights(), 1 - (1 - rate) * progress ** 3);
-  fast.setWeights(slow);
+function lookahead(
+  { every, rate }: { every: number; rate: number },
+  fast: WeightsInTraining,
+  state: Weights,
+): WeightAveraging {
+  let slow = copyOf(state);
+  return {
+    update({ step, progress }) {
+      if ((step + 1) % every !== 0) return;
+      if (slow.size === 0) slow = copyOf(fast.weights());
+      moveTowards(slow, fast.weights(), 1 - (1 - rate) * progress ** 3);
+      fast.setWeights(slow);
+    },
+    weights() {
+      const final = copyOf(slow.size === 0 ? fast.weights() : slow);
+      moveTowards(final, fast.weights(), rate);
+      return final;
+    },
+    state: () => slow,
+  };
+}
+
+/** Weights that stay as they are. */
+export function copyOf(weights: Weights): Map<string, Float32Array> {
+  return new Map(Array.from(weights, ([key, values]) => [key, values.slice()]));
 }
 
 /** values += share (target - values), in place. */
