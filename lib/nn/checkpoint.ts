@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { AppError } from "../errors.ts";
 import { parseTrainingConfig, type TrainingConfig } from "./configuration.ts";
+import type { NetworkTrainer } from "./engine.ts";
 import type { EpochSums } from "./epochs.ts";
 import type { EpochReport } from "./training.ts";
 
@@ -20,8 +21,6 @@ export interface Checkpoint {
   readonly step: number;
   /** Time spent training, breaks left out. */
   readonly elapsedMs: number;
-  /** Loss of the first step, by which an exploding one is known; 0 before it. */
-  readonly initialLoss: number;
   /** Of the epoch under way. */
   readonly sums: EpochSums;
   readonly tensors: CheckpointTensors;
@@ -31,7 +30,7 @@ export interface Checkpoint {
 export interface CheckpointTensors {
   /** Weights, running statistics and the optimiser's tensors. */
   readonly state: ReadonlyMap<string, Float32Array>;
-  /** What averages the weights, empty without averaging. */
+  /** What averages the weights, empty while nothing does. */
   readonly average: ReadonlyMap<string, Float32Array>;
   /** The weights of the best epoch so far, empty where the last one's are kept. */
   readonly best: ReadonlyMap<string, Float32Array>;
@@ -47,7 +46,7 @@ export interface DataSignature {
 }
 
 const magic = "MRCK";
-const version = 2;
+const version = 3;
 const prefixLength = 12;
 
 const count = z.number().int().nonnegative();
@@ -70,24 +69,30 @@ const headerSchema = z.object({
   epochs: z.array(reportSchema),
   step: count,
   elapsedMs: z.number(),
-  initialLoss: z.number(),
   sums: z.object({ steps: count, loss: z.number(), correct: z.number(), durationMs: z.number() }),
   tensors: z.array(z.object({ group: z.enum(["state", "average", "best"]), name: z.string(), length: count })),
 });
 
-/** The checkpoint as a file. */
-export function encodeCheckpoint({ tensors, ...rest }: Checkpoint): Uint8Array {
+/** The checkpoint as a file, in memory of its own that can be handed to another thread. */
+export function encodeCheckpoint({ tensors, ...rest }: Checkpoint): Uint8Array<ArrayBuffer> {
   const entries = Object.entries(tensors).flatMap(([group, values]) =>
     Array.from(values as ReadonlyMap<string, Float32Array>, ([name, data]) => ({ group, name, data })),
   );
   const described = entries.map(({ group, name, data }) => ({ group, name, length: data.length }));
   const header = Buffer.from(JSON.stringify({ ...rest, tensors: described }));
-  const prefix = Buffer.alloc(prefixLength);
+  const start = prefixLength + header.length;
+  const file = new Uint8Array(entries.reduce((length, { data }) => length + data.byteLength, start));
+  const prefix = Buffer.from(file.buffer, 0, prefixLength);
   prefix.write(magic, "latin1");
   prefix.writeUInt32LE(version, 4);
   prefix.writeUInt32LE(header.length, 8);
-  const payload = entries.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-  return Buffer.concat([prefix, header, ...payload]);
+  file.set(header, prefixLength);
+  let offset = start;
+  for (const { data } of entries) {
+    file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
+    offset += data.byteLength;
+  }
+  return file;
 }
 
 /** Reads what `encodeCheckpoint` wrote. Throws ARTIFACT_CORRUPT for anything else, a truncated file included. */
@@ -117,6 +122,30 @@ export function checkResumable(checkpoint: Checkpoint, request: Pick<Checkpoint,
     if (kept === asked) continue;
     const message = `the checkpoint is of another training: its ${key} is ${kept}, this one's ${asked}; start without it`;
     throw new AppError("CONFIGURATION_INVALID", message, { details: { key } });
+  }
+}
+
+/**
+ * Throws ARTIFACT_CORRUPT unless the tensors are those of this trainer's network, which another version may build otherwise. Engines
+ * read them by name: too many would be ignored, and too few in an average would stay as they are.
+ */
+export function checkTensors(checkpoint: Checkpoint, trainer: Pick<NetworkTrainer, "state" | "weights">): void {
+  const { tensors, config, epochs } = checkpoint;
+  const weights = trainer.weights();
+  const groups = [
+    { group: "state", expected: trainer.state(), mayLack: false },
+    { group: "average", expected: weights, mayLack: config.weightAveraging.kind !== "ema" },
+    { group: "best", expected: weights, mayLack: config.keep !== "best" || epochs.length === 0 },
+  ] as const;
+  for (const { group, expected, mayLack } of groups) {
+    const found = tensors[group];
+    if (mayLack && found.size === 0) continue;
+    for (const [name, { length }] of expected) {
+      if (found.get(name)?.length !== length) throw corrupt(`${group} has no tensor ${name} of ${length} elements`);
+    }
+    for (const name of found.keys()) {
+      if (!expected.has(name)) throw corrupt(`${group} has a tensor ${name}, which the network does not`);
+    }
   }
 }
 

@@ -52,19 +52,27 @@ export function measureEpoch(sums: EpochSums, position: EpochPosition): EpochMea
   };
 }
 
-/** The number of the epoch with the highest validation accuracy, the first of several. 0 where there is none. */
+/** The number of the epoch with the highest validation accuracy, the first of several: 1 where nothing is validated, 0 before any epoch. */
 export function bestEpoch(epochs: readonly EpochReport[]): number {
   const accuracies = epochs.map(({ validationAccuracy = -1 }) => validationAccuracy);
   return epochs[accuracies.indexOf(Math.max(...accuracies))]?.epoch ?? 0;
 }
 
-/** Why the training ends after the epochs done, or undefined where another follows. `progress` is the share of it that is done. */
-export function trainingEnd(
-  { epochs: most, patience }: Pick<TrainingConfig, "epochs" | "patience">,
-  epochs: readonly EpochReport[],
-  progress: number,
-): TrainingEnd | undefined {
-  if (epochs.length >= most) return "completed";
+/** A position between two epochs. */
+export interface TrainingPosition {
+  /** Those done; the last one is short where time ran out in it. */
+  readonly epochs: readonly EpochReport[];
+  /** Steps done, and those that the whole training would have. */
+  readonly step: number;
+  readonly steps: number;
+  /** Share of the training that is done, by its steps or its time. */
+  readonly progress: number;
+}
+
+/** Why the training ends there, or undefined where another epoch follows. */
+export function trainingEnd(patience: number, position: TrainingPosition): TrainingEnd | undefined {
+  const { epochs, step, steps, progress } = position;
+  if (step === steps) return "completed";
   if (epochs.length === 0) return undefined;
   if (progress >= 1) return "time budget";
   return patience > 0 && epochs.length - bestEpoch(epochs) >= patience ? "early stopping" : undefined;

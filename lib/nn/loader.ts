@@ -17,6 +17,8 @@ export interface LoaderOptions extends BatchMakerOptions {
 }
 
 export interface BatchLoader {
+  /** Resolves when there is a batch, which at the beginning takes as long as the thread does to start; at once where none is left. */
+  ready(): Promise<void>;
   /**
    * The next batch, in order. It is valid until the next call, which takes its memory back. Rejects with the error that the thread
    * ended with, INTERNAL where it died without one.
@@ -34,12 +36,17 @@ export function startLoader(options: LoaderOptions, entry: URL = program): Batch
   const messages = on(worker, "message", { close: ["exit"] });
   let step = options.firstStep;
   let used: TrainingBatch | undefined;
+  let waiting: TrainingBatch | undefined;
   return {
+    async ready() {
+      if (step < options.steps) waiting ??= await receive(messages);
+    },
     async next() {
       if (step === options.steps) throw new AppError("INTERNAL", `there is no batch after the last of ${step} steps`);
       if (used !== undefined) worker.postMessage(used, buffersOf(used));
       used = undefined;
-      used = await receive(messages);
+      used = waiting ?? (await receive(messages));
+      waiting = undefined;
       step++;
       return used;
     },

@@ -4,12 +4,13 @@ import { AppError } from "../errors.ts";
 import {
   type Checkpoint,
   checkResumable,
+  checkTensors,
   type DataSignature,
   decodeCheckpoint,
   encodeCheckpoint,
 } from "./checkpoint.ts";
 import { type DataSplit, splitTrainingData } from "./data-split.ts";
-import { checkConvergence, checkLoss } from "./divergence.ts";
+import { checkConvergence, checkLoss, checkTensorsFinite, lossOfGuessing } from "./divergence.ts";
 import { defaultEngine, findEngine, type NetworkTrainer } from "./engine.ts";
 import { addStep, bestEpoch, measureEpoch, noSums, trainingEnd } from "./epochs.ts";
 import { buildInferenceModel } from "./inference-graph.ts";
@@ -23,10 +24,9 @@ import { learningRateAt, progressAt } from "./schedules.ts";
 import type { EpochReport, TrainingListeners, TrainingRequest, TrainingResult } from "./training.ts";
 import { checkTrainingData, type TrainingData } from "./training-data.ts";
 import { validate } from "./validation.ts";
-import { createWeightAveraging } from "./weight-averaging.ts";
+import { copyOf, createWeightAveraging } from "./weight-averaging.ts";
 
-const progressIntervalMs = 250;
-const beginning = { step: 0, elapsedMs: 0, initialLoss: 0, sums: noSums };
+const beginning = { step: 0, sums: noSums };
 
 /**
  * Trains on the calling thread. `isCancelled` is asked at the start and before every step; a training that it stops throws CANCELLED. Other
@@ -54,6 +54,7 @@ export async function train(
     ...(checkpoint && { state: checkpoint.tensors.state }),
   });
   try {
+    if (checkpoint) checkTensors(checkpoint, trainer);
     const run = { request, listeners, throwIfCancelled, checkpoint, images, model, trainer, startedMs };
     const { weights, ...outcome } = await runEpochs(run);
     trainer.writeWeights(weights);
@@ -84,38 +85,33 @@ interface Outcome extends Pick<TrainingResult, "epochs" | "end" | "keptEpoch"> {
 async function runEpochs(run: Run): Promise<Outcome> {
   const { request, listeners, throwIfCancelled, checkpoint, images, model, trainer } = run;
   const { network, config, data } = request;
-  const { batchSize, maxMinutes } = config;
+  const { batchSize, maxMinutes, checkpointMinutes } = config;
+  const { progressMs = 250, checkpointMs = 60_000 * checkpointMinutes } = request.pace ?? {};
   const stepsPerEpoch = Math.floor(images.training.length / batchSize);
   const steps = config.epochs * stepsPerEpoch;
+  const guessing = lossOfGuessing(planFromLayersModel(model), { data, config, images: images.training });
 
   // Where the training is: at its beginning, or where the checkpoint was made.
   const epochs = [...(checkpoint?.epochs ?? [])];
-  let { step, initialLoss, sums } = checkpoint ?? beginning;
+  let { step, sums } = checkpoint ?? beginning;
   let best = checkpoint?.tensors.best ?? new Map<string, Float32Array>();
   const averaging = createWeightAveraging(config.weightAveraging, trainer, checkpoint?.tensors.average);
   let [savedMs, toldMs, learningRate] = [performance.now(), performance.now(), 0];
 
   const elapsedMs = () => (checkpoint?.elapsedMs ?? 0) + performance.now() - run.startedMs;
-  const progress = () => progressAt({ step, steps, elapsedMs: elapsedMs(), maxMinutes });
+  const progressNow = () => progressAt({ step, steps, elapsedMs: elapsedMs(), maxMinutes });
   const measures = () => {
     const leftMs = maxMinutes === 0 ? Number.POSITIVE_INFINITY : 60_000 * maxMinutes - elapsedMs();
     return measureEpoch(sums, { config, epoch: epochs.length + 1, learningRate, stepsLeft: steps - step, leftMs });
   };
   const checkHealth = () => {
-    const losses = { meanLoss: sums.loss / sums.steps, initialLoss, classes: data.classes.length };
-    checkConvergence(losses, trainer.state(), { epoch: epochs.length + 1, step: sums.steps });
+    const place = { epoch: epochs.length + 1, step: sums.steps };
+    if (sums.steps === stepsPerEpoch)
+      checkConvergence({ meanLoss: sums.loss / sums.steps, guessing, steps: step }, place);
+    checkTensorsFinite(trainer.state(), place);
   };
   const save = () => {
-    const position = {
-      network,
-      config,
-      data: signature(data),
-      epochs,
-      step,
-      elapsedMs: elapsedMs(),
-      initialLoss,
-      sums,
-    };
+    const position = { network, config, data: signature(data), epochs, step, elapsedMs: elapsedMs(), sums };
     const tensors = { state: trainer.state(), average: averaging.state(), best };
     const file = encodeCheckpoint({ ...position, tensors });
     listeners.onCheckpoint?.(file, { epochs: epochs.length, steps: sums.steps });
@@ -124,8 +120,12 @@ async function runEpochs(run: Run): Promise<Outcome> {
 
   const loader = startLoader({ data, config, masks: trainer.masks, images: images.training, firstStep: step, steps });
   try {
+    // The wait for the loader's thread says nothing about the rate of the steps.
+    await loader.ready();
     for (;;) {
-      const end = sums.steps === 0 ? trainingEnd(config, epochs, progress()) : undefined;
+      let progress = progressNow();
+      const position = { epochs, step, steps, progress };
+      const end = sums.steps === 0 ? trainingEnd(config.patience, position) : undefined;
       if (end !== undefined) {
         const keepsBest = config.keep === "best";
         const keptEpoch = keepsBest ? bestEpoch(epochs) : epochs.length;
@@ -135,23 +135,23 @@ async function runEpochs(run: Run): Promise<Outcome> {
       do {
         throwIfCancelled();
         const stepStartedMs = performance.now();
-        const position = { progress: progress(), stepShare: 1 / steps, peak: config.optimizer.learningRate };
-        learningRate = learningRateAt(config.schedule, position);
+        const { schedule, optimizer } = config;
+        learningRate = learningRateAt(schedule, { progress, stepShare: 1 / steps, peak: optimizer.learningRate });
         const { loss, correct } = await trainer.step(await loader.next(), { step, learningRate });
         checkLoss(loss, { epoch: epochs.length + 1, step: sums.steps + 1 });
-        if (step === 0) initialLoss = loss;
         step++;
-        averaging.update({ step: step - 1, progress: progress() });
+        progress = progressNow();
+        averaging.update({ step: step - 1, progress });
         sums = addStep(sums, { loss, correct, durationMs: performance.now() - stepStartedMs });
-        if (performance.now() - toldMs >= progressIntervalMs) {
+        if (performance.now() - toldMs >= progressMs) {
           listeners.onProgress?.({ ...measures(), step: sums.steps, steps: stepsPerEpoch });
           toldMs = performance.now();
         }
-        if (step % stepsPerEpoch !== 0 && performance.now() - savedMs >= 60_000 * config.checkpointMinutes) {
+        if (step % stepsPerEpoch !== 0 && performance.now() - savedMs >= checkpointMs) {
           checkHealth();
           save();
         }
-      } while (step % stepsPerEpoch !== 0 && progress() < 1);
+      } while (step % stepsPerEpoch !== 0 && progress < 1);
 
       checkHealth();
       let report: EpochReport = { ...measures(), durationMs: sums.durationMs };
@@ -159,6 +159,7 @@ async function runEpochs(run: Run): Promise<Outcome> {
         trainer.writeWeights(averaging.weights());
         const options = { data, images: images.validation, config, throwIfCancelled };
         const { accuracy, loss } = await validate(model, options);
+        checkLoss(loss, { epoch: report.epoch, step: sums.steps }, "validation loss");
         report = { ...report, validationAccuracy: accuracy, validationLoss: loss };
       }
       epochs.push(report);
@@ -170,10 +171,6 @@ async function runEpochs(run: Run): Promise<Outcome> {
   } finally {
     await loader.close();
   }
-}
-
-function copyOf(weights: ReadonlyMap<string, Float32Array>): Map<string, Float32Array> {
-  return new Map(Array.from(weights, ([key, values]) => [key, values.slice()]));
 }
 
 function resume({ network, config, data }: TrainingRequest, bytes: Uint8Array): Checkpoint {

@@ -7,7 +7,7 @@ import type { TrainingProgram } from "./training-graph.ts";
 export interface TrainingBatch {
   /** uint8 [N, C, H, W]. */
   readonly pixels: Uint8Array;
-  /** [N, classes], rows that sum to 1. */
+  /** [N, classes], rows that sum to the weight of their image in the loss, 1 without class weights. */
   readonly targets: Float32Array;
   /** The dropout masks, in the order of the program's. */
   readonly masks: readonly Float32Array[];
@@ -44,15 +44,15 @@ export async function createTrainingSession(
   program: TrainingProgram,
   options: TrainingSessionOptions,
 ): Promise<TrainingSession> {
+  // Two sets of buffers that change places: a step reads one and writes the other, so no state is ever copied.
+  let current = stateTensors(program, options.state);
+  let spare = stateTensors(program);
   const session = await InferenceSession.create(program.model, {
     intraOpNumThreads: options.intraOpThreads,
     // 3 is errors: warnings would tell of initialisers that constant folding has made superfluous.
     logSeverityLevel: 3,
     ...(options.profilePrefix && { enableProfiling: true, profileFilePrefix: options.profilePrefix }),
   });
-  // Two sets of buffers that change places: a step reads one and writes the other, so no state is ever copied.
-  let current = stateTensors(program, options.state);
-  let spare = stateTensors(program);
   const loss = new Tensor("float32", new Float32Array(1), []);
   const correct = new Tensor("float32", new Float32Array(1), []);
 

@@ -13,13 +13,14 @@ export interface TrainingWorkerData {
 export type TrainingMessage =
   | { readonly kind: "epoch"; readonly report: EpochReport }
   | { readonly kind: "progress"; readonly progress: TrainingProgress }
-  | { readonly kind: "checkpoint"; readonly checkpoint: Uint8Array; readonly position: CheckpointPosition }
+  | { readonly kind: "checkpoint"; readonly checkpoint: Uint8Array<ArrayBuffer>; readonly position: CheckpointPosition }
   | { readonly kind: "done"; readonly result: TrainingResult }
   | { readonly kind: "failed"; readonly error: ErrorMessage };
 
 const { request, cancelled } = workerData as TrainingWorkerData;
 
-const send = (message: TrainingMessage): void => parentPort?.postMessage(message);
+const send = (message: TrainingMessage, handedOver: ArrayBuffer[] = []): void =>
+  parentPort?.postMessage(message, handedOver);
 
 try {
   const result = await train(
@@ -27,7 +28,8 @@ try {
     {
       onEpoch: (report) => send({ kind: "epoch", report }),
       onProgress: (progress) => send({ kind: "progress", progress }),
-      onCheckpoint: (checkpoint, position) => send({ kind: "checkpoint", checkpoint, position }),
+      // Not copied: it is as large as the network with its optimiser, and this thread has no more use for it.
+      onCheckpoint: (checkpoint, position) => send({ kind: "checkpoint", checkpoint, position }, [checkpoint.buffer]),
     },
     () => Atomics.load(cancelled, 0) !== 0,
   );

@@ -49,6 +49,15 @@ export interface TrainingRequest {
   readonly checkpoint?: Uint8Array;
   /** Default: onnxruntime. */
   readonly engine?: string;
+  readonly pace?: TrainingPace;
+}
+
+/** Shortest times between two calls of a listener within an epoch. A test sets 0, which is after every step. */
+export interface TrainingPace {
+  /** Default 250. */
+  readonly progressMs?: number;
+  /** Default: the configuration's `checkpointMinutes`. */
+  readonly checkpointMs?: number;
 }
 
 /** A position within an epoch. */
@@ -72,7 +81,7 @@ export interface TrainingListeners {
   /** A few times a second, but not more often than there are steps. */
   onProgress?(progress: TrainingProgress): void;
   /** After each epoch and its `onEpoch`, and every `checkpointMinutes` within one. */
-  onCheckpoint?(checkpoint: Uint8Array, position: CheckpointPosition): void;
+  onCheckpoint?(checkpoint: Uint8Array<ArrayBuffer>, position: CheckpointPosition): void;
 }
 
 export interface TrainingResult {

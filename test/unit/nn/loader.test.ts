@@ -39,10 +39,13 @@ test("a loader gives the very batches that are made without it, from any step on
   const expected = allocateBatch(options);
   for (const firstStep of [0, 13]) {
     const loader = start(t, { firstStep });
+    await loader.ready();
+    await loader.ready();
     for (let step = firstStep; step < options.steps; step++) {
       maker.fill(step, expected);
       assert.deepEqual(await loader.next(), expected, `step ${step}`);
     }
+    await loader.ready();
     await assert.rejects(loader.next(), { code: "INTERNAL", message: /no batch after the last of 20 steps/ });
     await loader.close();
   }

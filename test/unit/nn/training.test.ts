@@ -2,9 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError, type ErrorCode } from "../../../lib/errors.ts";
-import { decodeCheckpoint } from "../../../lib/nn/checkpoint.ts";
+import { type CheckpointTensors, decodeCheckpoint, encodeCheckpoint } from "../../../lib/nn/checkpoint.ts";
 import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
-import { checkConvergence } from "../../../lib/nn/divergence.ts";
 import { createInferenceWorker } from "../../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../../lib/nn/metrics.ts";
 import { predictWithLayersModel } from "../../../lib/nn/parity.ts";
@@ -98,6 +97,47 @@ test("a checkpoint of another training is refused, and so is a damaged one", asy
   await assertRejects(truncated.result, "ARTIFACT_CORRUPT", /bytes/);
 });
 
+test("a checkpoint whose tensors are not those of the network is refused, whichever they are", async () => {
+  const changes = { epochs: 1, validationShare: 0.25, keep: "best", weightAveraging: { kind: "ema" } };
+  const checkpoints: Uint8Array[] = [];
+  await startTraining(requestFor("small", changes), { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
+  const whole = decodeCheckpoint(checkpoints[0] ?? new Uint8Array());
+  const resume = (tensors: CheckpointTensors) => {
+    const checkpoint = encodeCheckpoint({ ...whole, tensors });
+    return train({ ...requestFor("small", changes), checkpoint }, {}, () => false);
+  };
+  for (const group of ["state", "average", "best"] as const) {
+    const [name = "", values = new Float32Array()] = [...whole.tensors[group]][0] ?? [];
+    const changed = (change: (tensors: Map<string, Float32Array>) => unknown) => {
+      const tensors = new Map(whole.tensors[group]);
+      change(tensors);
+      return resume({ ...whole.tensors, [group]: tensors });
+    };
+    const code = "ARTIFACT_CORRUPT";
+    await assertRejects(
+      changed((tensors) => tensors.delete(name)),
+      code,
+      /no tensor/,
+    );
+    await assertRejects(
+      changed((tensors) => tensors.set(name, values.subarray(1))),
+      code,
+      /no tensor/,
+    );
+    await assertRejects(
+      changed((tensors) => tensors.set("removed/kernel", values)),
+      code,
+      /has a tensor removed/,
+    );
+    await assertRejects(
+      changed((tensors) => tensors.clear()),
+      code,
+      /no tensor/,
+    );
+  }
+  assert.equal((await resume(whole.tensors)).end, "completed");
+});
+
 test("cancelling rejects the result, ends the thread within two seconds and silences the listeners", async () => {
   let calls = 0;
   let started: () => void = () => {};
@@ -127,13 +167,16 @@ test("a training cancelled before it has begun ends as well", async () => {
   await rejected;
 });
 
-test("progress within an epoch counts steps up to the epoch's", async () => {
+test("progress is told after every step where it is not held back, and counts the steps of the epoch", async () => {
   const seen: TrainingProgress[] = [];
-  const request = requestFor("small", { epochs: 6, batchSize: 8 });
+  const request = { ...requestFor("small", { epochs: 2, batchSize: 8 }), pace: { progressMs: 0 } };
   await startTraining(request, { onProgress: (progress) => seen.push(progress) }).result;
-  for (const { step, steps, epoch, loss } of seen) {
-    assert.ok(step >= 1 && step <= steps && steps === 16 && epoch <= 6 && Number.isFinite(loss));
-  }
+  const expected = [1, 2].flatMap((epoch) => Array.from({ length: 16 }, (_, index) => [epoch, index + 1, 16]));
+  assert.deepEqual(
+    seen.map(({ epoch, step, steps }) => [epoch, step, steps]),
+    expected,
+  );
+  assert.ok(seen.every(({ loss, imagesPerSecond }) => Number.isFinite(loss) && imagesPerSecond > 0));
 });
 
 test("a loss that is no number any more stops the training and names the epoch and step", async () => {
@@ -156,28 +199,8 @@ test("a loss that explodes stops the training, and no checkpoint is made of it",
   assert.ok(checkpoints.length > 0, "it went well for some epochs");
   const { epochs, tensors } = decodeCheckpoint(checkpoints.at(-1) ?? new Uint8Array());
   assert.equal(epochs.length, checkpoints.length);
-  assert.ok(epochs.every(({ loss }) => loss < 3 * Math.log(4)));
+  assert.ok(epochs.every(({ loss }) => loss < 10 * Math.log(4)));
   assert.ok([...tensors.state.values()].every((values) => values.every(Number.isFinite)));
-});
-
-test("weights that are not finite are found, and named, before they get anywhere", () => {
-  const place = { epoch: 2, step: 7 };
-  const losses = { meanLoss: 1, initialLoss: 2, classes: 10 };
-  const tensors = (value: number) => new Map([["head/bias", Float32Array.of(0, value)]]);
-  checkConvergence(losses, tensors(1), place);
-  for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
-    const expected = { code: "TRAINING_DIVERGED", message: /head\/bias .* in epoch 2, step 7/ };
-    assert.throws(() => checkConvergence(losses, tensors(value), place), expected);
-  }
-});
-
-test("a loss that is large from the beginning, by penalties for example, is not taken for an explosion", () => {
-  const place = { epoch: 1, step: 10 };
-  checkConvergence({ meanLoss: 20, initialLoss: 8, classes: 10 }, new Map(), place);
-  checkConvergence({ meanLoss: 6.9, initialLoss: 0.1, classes: 10 }, new Map(), place);
-  assert.throws(() => checkConvergence({ meanLoss: 7, initialLoss: 0.1, classes: 10 }, new Map(), place), {
-    code: "TRAINING_DIVERGED",
-  });
 });
 
 test("a listener that throws ends the training with its error", async () => {
@@ -270,7 +293,7 @@ for (const [network, size, layer] of [
   test(`images too small for ${network} are an error that names the layer`, async () => {
     const tiny = blotData({ images: 128, size });
     const job = startTraining({ ...requestFor(network, { augmentation: { translation: 0 } }), data: tiny });
-    await assertRejects(job.result, "INVALID_REQUEST", new RegExp(layer));
+    await assertRejects(job.result, "DATASET_INVALID", new RegExp(layer));
   });
 }
 

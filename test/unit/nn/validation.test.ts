@@ -66,7 +66,8 @@ test("a class of which nothing would be left on either side is an error that nam
 
 for (const kind of ["none", "ema", "lookahead"] as const) {
   test(`after each epoch the weights are measured as they would be served, with averaging by ${kind}`, async () => {
-    const weightAveraging = kind === "ema" ? { kind, decay: 0.9 } : { kind };
+    // Five steps an epoch: the last move of lookahead is not at the end of one.
+    const weightAveraging = { kind, ...(kind === "ema" && { decay: 0.9 }), ...(kind === "lookahead" && { every: 4 }) };
     const config = resolveTrainingConfig("small", { ...overrides, weightAveraging });
     const { onnx, epochs, keptEpoch, end } = await startTraining({ network: "small", data, config }).result;
     assert.deepEqual([keptEpoch, end], [3, "completed"]);
@@ -108,21 +109,29 @@ test("a training ends when its time is over, with a finished schedule, and says 
   );
 });
 
-test("the best epoch is the first of equal ones, and none without validation", () => {
+test("the best epoch is the first of equal ones, and of those without validation", () => {
   assert.equal(bestEpoch(reports(0.5, 0.8, 0.7, 0.8)), 2);
   assert.equal(bestEpoch([]), 0);
   assert.equal(bestEpoch(reports(0.5).map(({ validationAccuracy: _, ...report }) => report)), 1);
 });
 
-test("a training ends with its epochs, its time or its patience, whatever comes first", () => {
-  const ended = (epochs: EpochReport[], progress: number, patience = 0) =>
-    trainingEnd({ epochs: 9, patience }, epochs, progress);
+test("a training ends with its steps, its time or its patience, whatever comes first", () => {
+  const ended = (epochs: EpochReport[], progress: number, { patience = 0, step = 5 * epochs.length } = {}) =>
+    trainingEnd(patience, { epochs, step, steps: 45, progress });
   assert.equal(ended([], 1), undefined, "one epoch is always begun");
   assert.equal(ended(reports(0.5), 0.99), undefined);
   assert.equal(ended(reports(0.5), 1), "time budget");
-  assert.equal(ended(reports(0.5, 0.6, 0.6), 0.3, 2), undefined);
-  assert.equal(ended(reports(0.5, 0.6, 0.6, 0.59), 0.3, 2), "early stopping");
-  assert.equal(ended(reports(1, 1, 1, 1, 1, 1, 1, 1, 1), 1, 2), "completed");
+  assert.equal(ended(reports(0.5, 0.6, 0.6), 0.3, { patience: 2 }), undefined);
+  assert.equal(ended(reports(0.5, 0.6, 0.6, 0.59), 0.3, { patience: 2 }), "early stopping");
+  const all = reports(1, 1, 1, 1, 1, 1, 1, 1, 1);
+  assert.equal(ended(all, 1, { patience: 2 }), "completed");
+  assert.equal(ended(all, 1, { step: 43 }), "time budget", "it ran out in the last epoch");
+});
+
+test("a training whose time runs out in its only epoch does not count as completed", async () => {
+  const config = resolveTrainingConfig("small", { ...overrides, epochs: 1, maxMinutes: 1e-6 });
+  const { epochs, end } = await startTraining({ network: "small", data, config }).result;
+  assert.deepEqual([epochs.length, end], [1, "time budget"]);
 });
 
 async function evaluate(onnx: Uint8Array, images: Uint32Array) {
