@@ -2,7 +2,6 @@
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import type { OptimizerConfig } from "../../../lib/nn/configuration.ts";
 import { permute } from "../../../lib/nn/layout.ts";
-import { planFromLayersModel, weightKey } from "../../../lib/nn/plan.ts";
 import { type Normalization, normalizationFactors } from "../../../lib/nn/preprocessing.ts";
 import { core } from "../../../lib/nn/tensorflow.ts";
 
@@ -19,36 +18,27 @@ export function createReferenceTrainer(model: LayersModel, config: OptimizerConf
     createReferenceOptimizer(config, learningRate),
     createReferenceOptimizer(config, learningRate * biasLearningRateFactor),
   ];
-  const plan = planFromLayersModel(model);
-  const kernels = plan.nodes.flatMap((node) =>
-    node.weights
-      .filter(({ role }) => role === "weight")
-      .map((weight) => ({ l2: weight.l2 ?? 0, key: weightKey(node, weight) })),
-  );
-  const variables = new Map(
-    model.trainableWeights.map((weight) => [weight.originalName, weight.read() as core.Variable]),
-  );
+  // Everything is read from the model itself: from our plan of it, whatever the plan got wrong would be wrong on both sides.
+  const [, height = 0, width = 0, channels = 0] = (model.inputs[0]?.shape ?? []).map(Number);
+  const classes = Number(model.outputs[0]?.shape.at(-1));
+  const variables = model.trainableWeights.map((weight) => weight.read() as core.Variable);
+  const kernels = variables.filter((_, index) => model.trainableWeights[index]?.originalName.endsWith("kernel"));
+  const kernelNames = new Set(kernels.map(({ name }) => name));
   return ({ pixels, targets }: ReferenceBatch): number =>
     core.tidy(() => {
-      const images = normalizedImages(pixels, plan.input, normalization);
+      const images = normalizedImages(pixels, { channels, height, width }, normalization);
       const { value, grads } = core.variableGrads(() => {
         const probabilities = model.apply(images, { training: true }) as core.Tensor;
-        const goal = core.tensor(targets, [targets.length / plan.classes, plan.classes]);
-        let loss = core.neg(core.mean(core.sum(core.mul(goal, core.log(probabilities)), 1)));
-        for (const { key, l2 } of kernels) {
-          const kernel = variables.get(key);
-          if (kernel && l2 > 0) loss = core.add(loss, core.mul(core.sum(core.square(kernel)), l2));
-        }
-        return loss as core.Scalar;
-      }, [...variables.values()]);
-      for (const { key } of kernels) {
-        const kernel = variables.get(key);
-        kernel?.assign(core.mul(kernel, 1 - learningRate * weightDecay));
-      }
+        const goal = core.tensor(targets, [targets.length / classes, classes]);
+        const entropy = core.neg(core.mean(core.sum(core.mul(goal, core.log(probabilities)), 1)));
+        return model
+          .calculateLosses()
+          .reduce<core.Tensor>((loss, penalty) => core.add(loss, penalty), entropy) as core.Scalar;
+      }, variables);
+      for (const kernel of kernels) kernel.assign(core.mul(kernel, 1 - learningRate * weightDecay));
       const clipped = clipGradients(grads, gradientClipNorm);
-      const names = new Set(kernels.flatMap(({ key }) => variables.get(key)?.name ?? []));
-      forKernels.applyGradients(pick(clipped, (name) => names.has(name)));
-      forBiases.applyGradients(pick(clipped, (name) => !names.has(name)));
+      forKernels.applyGradients(pick(clipped, (name) => kernelNames.has(name)));
+      forBiases.applyGradients(pick(clipped, (name) => !kernelNames.has(name)));
       return value.dataSync()[0] ?? Number.NaN;
     });
 }
