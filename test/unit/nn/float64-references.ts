@@ -45,19 +45,37 @@ export const separableReference: Reference = (feeds, node) => {
   return convolve(between, pointwise).values as Float64Array;
 };
 
-/** The mean of the pixels in each window, padding not counted. */
-export const averagePoolingReference: Reference = (feeds, node) => {
-  const { values, shape } = input(feeds, node);
-  const [n = 0, channels = 0, height = 0, width = 0] = shape;
-  const { rows, columns } = windows(node.config, shape, "poolSize");
-  return Float64Array.from({ length: n * channels * rows.length * columns.length }, (_, index) => {
-    const plane = Math.floor(index / (rows.length * columns.length)) * height * width;
-    const ys = rows[Math.floor(index / columns.length) % rows.length]?.filter((y) => y >= 0) ?? [];
-    const xs = columns[index % columns.length]?.filter((x) => x >= 0) ?? [];
-    const pixels = ys.flatMap((y) => xs.map((x) => values[plane + y * width + x] ?? 0));
-    return pixels.reduce((sum, pixel) => sum + pixel, 0) / pixels.length;
-  });
+/** A number from the pixels in each window, padding left out. */
+const pooling =
+  (combine: (pixels: readonly number[]) => number): Reference =>
+  (feeds, node) => {
+    const { values, shape } = input(feeds, node);
+    const [n = 0, channels = 0, height = 0, width = 0] = shape;
+    const { rows, columns } = windows(node.config, shape, "poolSize");
+    return Float64Array.from({ length: n * channels * rows.length * columns.length }, (_, index) => {
+      const plane = Math.floor(index / (rows.length * columns.length)) * height * width;
+      const ys = rows[Math.floor(index / columns.length) % rows.length]?.filter((y) => y >= 0) ?? [];
+      const xs = columns[index % columns.length]?.filter((x) => x >= 0) ?? [];
+      return combine(ys.flatMap((y) => xs.map((x) => values[plane + y * width + x] ?? 0)));
+    });
+  };
+
+export const averagePoolingReference = pooling(
+  (pixels) => pixels.reduce((sum, pixel) => sum + pixel, 0) / pixels.length,
+);
+
+export const maxPoolingReference = pooling((pixels) => Math.max(...pixels));
+
+/** As max-pooling by a window of the whole image. */
+export const globalMaxPoolingReference: Reference = (feeds, node) => {
+  const [, height = 0, width = 0] = node.inputShapes[0] ?? [];
+  const config = { poolSize: [height, width], strides: [1, 1], padding: "valid" };
+  return maxPoolingReference(feeds, { ...node, config });
 };
+
+/** The product with a mask that is given. */
+export const maskReference: Reference = ({ x0 = [], mask = [] }) =>
+  Float64Array.from(x0, (x, index) => x * (mask[index] ?? 0));
 
 const input = ({ x0 = [] }: Arrays, node: LayerNode): Images => {
   const [shape = []] = node.inputShapes;

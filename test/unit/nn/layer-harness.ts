@@ -2,12 +2,15 @@
 import assert from "node:assert/strict";
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { InferenceSession, Tensor } from "onnxruntime-node";
+import { fillMask } from "../../../lib/nn/batches.ts";
 import type { LayerNode } from "../../../lib/nn/layers/definition.ts";
 import { findLayer } from "../../../lib/nn/layers.ts";
 import { inverseAxes, permute } from "../../../lib/nn/layout.ts";
 import { createGraph } from "../../../lib/nn/onnx/graph.ts";
+import { elementCount } from "../../../lib/nn/onnx/shape.ts";
 import type { FloatType } from "../../../lib/nn/onnx/tensor-type.ts";
 import { planFromLayersModel } from "../../../lib/nn/plan.ts";
+import { createRandom } from "../../../lib/nn/random.ts";
 import { core, layers as tf } from "../../../lib/nn/tensorflow.ts";
 import { normalArray } from "./random-arrays.ts";
 
@@ -44,6 +47,7 @@ export async function assertFiniteDifferences(options: LayerCase): Promise<void>
   const objective = async (feeds: Arrays): Promise<number> =>
     reference ? product(reference(feeds, subject.node), feeds.c) : (await subject.run(feeds)).objective;
   if (reference) assertAllClose(output, reference(subject.feeds, subject.node), tolerance, `output, seed ${seed}`);
+  assert.deepEqual(Object.keys(gradients).sort(), gradientNames(subject.node));
   for (const [name, gradient] of Object.entries(gradients)) {
     for (let index = 0; index < gradient.length; index++) {
       const at = async (step: number): Promise<number> => {
@@ -56,6 +60,12 @@ export async function assertFiniteDifferences(options: LayerCase): Promise<void>
     }
   }
   await subject.release();
+}
+
+/** What a layer owes a gradient: each of its inputs and each weight that is trained. */
+function gradientNames({ inputShapes, weights }: LayerNode): string[] {
+  const trained = weights.filter(({ role }) => role !== "statistic").map(({ name }) => name);
+  return [...inputShapes.map((_, index) => `x${index}`), ...trained].sort();
 }
 
 /** Outputs and gradients agree with those that TensorFlow.js calculates on its CPU backend. */
@@ -96,7 +106,7 @@ type Arrays = Readonly<Record<string, ArrayLike<number>>>;
 
 interface CompiledLayer {
   readonly node: LayerNode;
-  /** Inputs `x0`, `x1`, ..., weights by name, and the output's gradient `c`. */
+  /** Inputs `x0`, `x1`, ..., weights by name, the `mask` of a layer that draws one, and the output's gradient `c`. */
   readonly feeds: Arrays;
   run(feeds: Arrays): Promise<{ output: Float64Array; objective: number; gradients: Record<string, Float64Array> }>;
   release(): Promise<void>;
@@ -117,13 +127,12 @@ async function compileLayer({
     feeds[name] = data;
     return graph.input(name, float, shape);
   };
-  const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
   const [first, ...rest] = node.inputShapes.map((shape, index) =>
-    input(`x${index}`, [batch, ...shape], values(seed + index, batch * size(shape))),
+    input(`x${index}`, [batch, ...shape], values(seed + index, batch * elementCount(shape))),
   );
   assert.ok(first);
   const weights = node.weights.map(({ name, shape, role }, index) => {
-    const data = normalArray(seed + 10 + index, size(shape));
+    const data = normalArray(seed + 10 + index, elementCount(shape));
     return [name, input(name, shape, role === "normalization" ? data.map((value) => 1 + value / 4) : data)] as const;
   });
   const inputs = [first, ...rest] as const;
@@ -133,11 +142,13 @@ async function compileLayer({
     inputs,
     weights: Object.fromEntries(weights),
     needsGradient: inputs.map(() => true),
-    mask: () => {
-      throw new Error("this layer draws a mask");
+    mask(rate) {
+      const [shape, values] = [[batch, ...(node.inputShapes[0] ?? [])], new Float32Array(elementCount(first.shape))];
+      fillMask(createRandom(seed + 30), { name: "mask", shape, rate }, values);
+      return input("mask", shape, values);
     },
   });
-  const c = input("c", [batch, ...node.outputShape], normalArray(seed + 20, batch * size(node.outputShape)));
+  const c = input("c", [batch, ...node.outputShape], normalArray(seed + 20, batch * elementCount(node.outputShape)));
   const gradients = trained.backward(c);
   graph.output("y", trained.output);
   const names = Object.entries(gradients.weights ?? {}).map(([name, value]) => ({ name, value }));

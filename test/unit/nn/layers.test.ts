@@ -1,5 +1,7 @@
 /** Every layer's gradients, against central finite differences and against TensorFlow.js. */
+import assert from "node:assert/strict";
 import { test } from "node:test";
+import { supportedLayers } from "../../../lib/nn/layers.ts";
 import { layers as tf } from "../../../lib/nn/tensorflow.ts";
 import {
   averagePoolingReference,
@@ -7,16 +9,19 @@ import {
   depthwiseReference,
   elementWiseReference,
   gelu,
+  globalMaxPoolingReference,
+  maskReference,
+  maxPoolingReference,
   separableReference,
 } from "./float64-references.ts";
 import { assertFiniteDifferences, assertSameAsTensorFlow, type LayerCase } from "./layer-harness.ts";
 import { distinctArray } from "./random-arrays.ts";
 
 const curved = { float: "float64", epsilon: 1e-5, tolerance: 1e-6 } as const;
-/** Piecewise linear: exact as long as no step crosses a kink. */
-const pieces = { epsilon: 0.02, tolerance: 2e-3, values: distinctArray };
 /** float32 gradients against finite differences of a float64 reference: what is left is the rounding of float32. */
 const float32 = { epsilon: 1e-5, tolerance: 2e-5 };
+/** Piecewise linear: no step crosses a kink, and no two values tie. */
+const pieces = { ...float32, values: distinctArray };
 
 type Layer = LayerCase["layer"];
 const image = [[5, 5, 4]];
@@ -51,18 +56,15 @@ const cases: Readonly<Record<string, () => LayerCase>> = {
     inputShapes: [[5]],
     ...curved,
   }),
-  ReLU: () => ({ layer: tf.layers.reLU(), inputShapes: image, ...pieces }),
-  "ReLU with a maximum": () => ({ layer: tf.layers.reLU({ maxValue: 2 }), inputShapes: image, ...pieces }),
-  LeakyReLU: () => ({ layer: tf.layers.leakyReLU(), inputShapes: image, ...pieces }),
-  "LeakyReLU with a slope above one": () => ({
-    layer: tf.layers.leakyReLU({ alpha: 1.5 }),
-    inputShapes: image,
-    ...pieces,
-  }),
+  ReLU: () => piecewise(tf.layers.reLU(), (x) => Math.max(0, x)),
+  "ReLU with a maximum": () => piecewise(tf.layers.reLU({ maxValue: 2 }), (x) => Math.min(Math.max(0, x), 2)),
+  LeakyReLU: () => piecewise(tf.layers.leakyReLU(), (x) => (x > 0 ? x : 0.3 * x)),
+  "LeakyReLU with a slope above one": () =>
+    piecewise(tf.layers.leakyReLU({ alpha: 1.5 }), (x) => (x > 0 ? x : 1.5 * x)),
   ELU: () => elementWise(tf.layers.elu(), elu),
-  "Activation relu": () => ({ layer: activation("relu"), inputShapes: [[7]], ...pieces }),
-  "Activation relu6": () => ({ layer: activation("relu6"), inputShapes: [[30, 3, 2]], ...pieces }),
-  "Activation linear": () => ({ layer: activation("linear"), inputShapes: [[7]], ...pieces }),
+  "Activation relu": () => piecewise(activation("relu"), (x) => Math.max(0, x), [7]),
+  "Activation relu6": () => piecewise(activation("relu6"), (x) => Math.min(Math.max(0, x), 6), [30, 3, 2]),
+  "Activation linear": () => piecewise(activation("linear"), (x) => x, [7]),
   "Activation elu": () => elementWise(activation("elu"), elu),
   "Activation gelu": () => elementWise(activation("gelu"), gelu),
   "Activation swish": () => elementWise(activation("swish"), (x) => x / (1 + Math.exp(-x))),
@@ -72,23 +74,16 @@ const cases: Readonly<Record<string, () => LayerCase>> = {
   "Activation softmax of vectors": () => ({ layer: activation("softmax"), inputShapes: [[7]], ...curved }),
   "Softmax over channels": () => ({ layer: tf.layers.softmax({ axis: -1 }), inputShapes: [[3, 4, 2]], ...curved }),
   "Softmax of vectors": () => ({ layer: tf.layers.softmax(), inputShapes: [[7]], ...curved }),
-  "MaxPooling2D 2x2": () => ({ layer: tf.layers.maxPooling2d({ poolSize: 2 }), inputShapes: [[4, 6, 2]], ...pieces }),
-  "MaxPooling2D 2x2 on an odd size": () => ({
-    layer: tf.layers.maxPooling2d({ poolSize: 2 }),
-    inputShapes: [[5, 5, 2]],
+  "MaxPooling2D 2x2": () => maxPooling({ poolSize: 2 }, [4, 6, 2]),
+  "MaxPooling2D 2x2 on an odd size": () => maxPooling({ poolSize: 2 }, [5, 5, 2]),
+  "MaxPooling2D 2x2, same padding on an odd size": () => maxPooling({ poolSize: 2, padding: "same" }, [5, 3, 2]),
+  "MaxPooling2D with windows that overlap": () => maxPooling({ poolSize: 3, strides: 2, padding: "same" }, [5, 6, 2]),
+  GlobalMaxPooling2D: () => ({
+    layer: tf.layers.globalMaxPooling2d({}),
+    inputShapes: [[3, 4, 3]],
+    reference: globalMaxPoolingReference,
     ...pieces,
   }),
-  "MaxPooling2D 2x2, same padding on an odd size": () => ({
-    layer: tf.layers.maxPooling2d({ poolSize: 2, padding: "same" }),
-    inputShapes: [[5, 3, 2]],
-    ...pieces,
-  }),
-  "MaxPooling2D with windows that overlap": () => ({
-    layer: tf.layers.maxPooling2d({ poolSize: 3, strides: 2, padding: "same" }),
-    inputShapes: [[5, 6, 2]],
-    ...pieces,
-  }),
-  GlobalMaxPooling2D: () => ({ layer: tf.layers.globalMaxPooling2d({}), inputShapes: [[3, 4, 3]], ...pieces }),
   "AveragePooling2D 2x2": () => averagePooling({ poolSize: 2 }),
   "AveragePooling2D with windows that overlap": () => averagePooling({ poolSize: 3, strides: 2 }),
   GlobalAveragePooling2D: () => ({ layer: tf.layers.globalAveragePooling2d({}), inputShapes: [[3, 4, 3]], ...curved }),
@@ -137,11 +132,24 @@ const withoutSecondOracle: Readonly<Record<string, () => LayerCase>> = {
   "SeparableConv2D 3x3 with dilation 2": () => separable({ kernelSize: 3, dilationRate: 2 }),
   // It divides by the whole window at the border too, though not in its forward pass.
   "AveragePooling2D with same padding": () => averagePooling({ poolSize: 3, strides: 2, padding: "same" }),
+  // It draws its mask where nobody can see it.
+  Dropout: () => ({
+    layer: tf.layers.dropout({ rate: 0.4 }),
+    inputShapes: image,
+    reference: maskReference,
+    ...curved,
+  }),
 };
 
 for (const [name, make] of Object.entries(withoutSecondOracle)) {
   test(`the gradients of ${name} agree with finite differences`, () => assertFiniteDifferences(make()));
 }
+
+test("every supported layer is among those whose gradients are tested", () => {
+  const makers = [...Object.values(cases), ...Object.values(withoutSecondOracle)];
+  const tested = new Set(makers.map((make) => make().layer.getClassName()));
+  assert.deepEqual([...tested].sort(), supportedLayers);
+});
 
 function conv(options: Omit<Parameters<typeof tf.layers.conv2d>[0], "filters">): LayerCase {
   const layer = tf.layers.conv2d({ filters: 3, ...options });
@@ -165,6 +173,11 @@ function averagePooling(options: Parameters<typeof tf.layers.averagePooling2d>[0
   return { layer, inputShapes: [[6, 5, 2]], reference: averagePoolingReference, ...float32 };
 }
 
+function maxPooling(options: Parameters<typeof tf.layers.maxPooling2d>[0], inputShape: number[]): LayerCase {
+  const layer = tf.layers.maxPooling2d(options);
+  return { layer, inputShapes: [inputShape], reference: maxPoolingReference, ...pieces };
+}
+
 function reshape(targetShape: number[], inputShape: number[]): LayerCase {
   return { layer: tf.layers.reshape({ targetShape }), inputShapes: [inputShape], ...curved };
 }
@@ -175,6 +188,10 @@ function activation(name: Parameters<typeof tf.layers.activation>[0]["activation
 
 function elementWise(layer: Layer, f: (x: number) => number): LayerCase {
   return { layer, inputShapes: image, reference: elementWiseReference(f), ...float32 };
+}
+
+function piecewise(layer: Layer, f: (x: number) => number, inputShape = [5, 5, 4]): LayerCase {
+  return { layer, inputShapes: [inputShape], reference: elementWiseReference(f), ...pieces };
 }
 
 function elu(x: number): number {
