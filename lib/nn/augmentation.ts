@@ -33,7 +33,7 @@ export function createAugmenter(data: TrainingData, config: AugmentingConfig): A
 
 function placing(data: TrainingData, { seed, augmentation }: AugmentingConfig): Augment {
   const { horizontalFlip, translation } = augmentation;
-  const size = imageSize(data);
+  const size = imageLength(data);
   const place = createPlacer(data);
   const isFlipped = flipRule(data, { seed, horizontalFlip });
   const shift = (random: Random): number => (translation === 0 ? 0 : random.integer(2 * translation + 1) - translation);
@@ -64,7 +64,7 @@ function flipRule(
 }
 
 function jittering(data: TrainingData, { seed, augmentation }: AugmentingConfig): Augment {
-  const size = imageSize(data);
+  const size = imageLength(data);
   const jitter = createColorJitter(data);
   return ({ pixels, step }) => {
     const random = createRandom(seed, streams.colorJitter, step);
@@ -76,7 +76,7 @@ function jittering(data: TrainingData, { seed, augmentation }: AugmentingConfig)
 }
 
 function cutting(data: TrainingData, { seed, augmentation }: AugmentingConfig): Augment {
-  const size = imageSize(data);
+  const size = imageLength(data);
   const fill = Uint8Array.from(data.mean, (mean) => Math.round(mean * 255));
   return ({ pixels, step }) => {
     const random = createRandom(seed, streams.cutout, step);
@@ -87,6 +87,6 @@ function cutting(data: TrainingData, { seed, augmentation }: AugmentingConfig): 
   };
 }
 
-function imageSize({ channels, height, width }: TrainingData): number {
+function imageLength({ channels, height, width }: TrainingData): number {
   return channels * height * width;
 }

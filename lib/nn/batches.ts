@@ -2,6 +2,7 @@
 import { mixUp } from "./augmentation/mixup.ts";
 import { createAugmenter } from "./augmentation.ts";
 import type { TrainingConfig } from "./configuration.ts";
+import { elementCount } from "./onnx/shape.ts";
 import { createRandom, type Random, shuffle, streams } from "./random.ts";
 import { classWeightsOf, writeSmoothLabel } from "./targets.ts";
 import type { TrainingData } from "./training-data.ts";
@@ -83,7 +84,7 @@ export function allocateBatch({ data, config, masks }: Omit<BatchMakerOptions, "
   return {
     pixels: new Uint8Array(batchSize * data.channels * data.height * data.width),
     targets: new Float32Array(batchSize * data.classes.length),
-    masks: masks.map(({ shape }) => new Float32Array(shape.reduce((product, length) => product * length, 1))),
+    masks: masks.map(({ shape }) => new Float32Array(elementCount(shape))),
   };
 }
 

@@ -1,6 +1,6 @@
 /** Predictions by TensorFlow.js itself, to hold the compiled model against. */
 import { type LayersModelFiles, loadLayersModel } from "./layers-model.ts";
-import { permute } from "./layout.ts";
+import { permute } from "./permute.ts";
 import { type Normalization, normalizationFactors } from "./preprocessing.ts";
 import { core } from "./tensorflow.ts";
 

@@ -7,8 +7,8 @@ import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { AppError } from "../errors.ts";
 import type { LayerNode, Weight } from "./layers/definition.ts";
 import { findLayer } from "./layers.ts";
-import { inverseAxes, permute } from "./layout.ts";
 import { formatShape } from "./onnx/shape.ts";
+import { inverseAxes, permute } from "./permute.ts";
 import { core } from "./tensorflow.ts";
 
 export interface NetworkPlan {

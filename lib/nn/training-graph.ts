@@ -5,9 +5,11 @@
 import { backpropagate, isFrozen, type NamedValues, recordForward, type Tape } from "./backpropagation.ts";
 import type { OptimizerConfig } from "./configuration.ts";
 import { crossEntropy } from "./cross-entropy.ts";
-import { type LayerNode, weight as namedWeight, type Weight } from "./layers/definition.ts";
+import type { LayerNode, Weight } from "./layers/definition.ts";
+import { named } from "./named.ts";
 import { createGraph, type Graph, type Value } from "./onnx/graph.ts";
 import { add, divide, maximum, multiply, reduce, scale, unary } from "./onnx/operators.ts";
+import { elementCount } from "./onnx/shape.ts";
 import type { Optimizer } from "./optimizers/definition.ts";
 import { createOptimizer, parameterGroup } from "./optimizers.ts";
 import { type NetworkPlan, weightKey } from "./plan.ts";
@@ -114,9 +116,8 @@ function createStateInputs(graph: Graph): StateInputs {
           ];
         }),
       ),
-    slot: (name, shape) =>
-      declare(name, shape, new Float32Array(shape.reduce((product, length) => product * length, 1))),
-    get: (key) => namedWeight(inputs, key),
+    slot: (name, shape) => declare(name, shape, new Float32Array(elementCount(shape))),
+    get: (key) => named(inputs, key),
   };
 }
 
@@ -139,7 +140,7 @@ function collectParameters(
       .filter(({ role }) => role !== "statistic")
       .map((weight) => {
         const key = weightKey(node, weight);
-        const gradient = namedWeight(gradients.get(node.name) ?? {}, weight.name);
+        const gradient = named(gradients.get(node.name) ?? {}, weight.name);
         return {
           key,
           weight,
@@ -169,7 +170,7 @@ function addUpdates(
       gradient: clipping === undefined ? gradient : multiply(graph, gradient, clipping),
       slots: Object.fromEntries(slots),
       scalars,
-      learningRate: scale(graph, namedWeight(scalars, "learningRate"), learningRateFactor),
+      learningRate: scale(graph, named(scalars, "learningRate"), learningRateFactor),
       weightDecay,
     });
     graph.output(`next/${key}`, updated.parameter);

@@ -4,7 +4,7 @@ import { AppError } from "../../errors.ts";
 import { isFrozen } from "../backpropagation.ts";
 import type { LayerNode, Weight } from "../layers/definition.ts";
 import { repairTopology } from "../layers-model.ts";
-import { inverseAxes, permute } from "../layout.ts";
+import { inverseAxes, permute } from "../permute.ts";
 import { type NetworkPlan, weightKey } from "../plan.ts";
 import { core, layers } from "../tensorflow.ts";
 import type { MaskInput } from "../training-graph.ts";

@@ -1,6 +1,6 @@
 /** The optimisers of `lib/nn/optimizers` as operations of TensorFlow.js: the same formulas, groups, clipping and state. */
-import { AppError } from "../../errors.ts";
 import type { OptimizerConfig } from "../configuration.ts";
+import { named } from "../named.ts";
 import { createOptimizer, parameterGroup } from "../optimizers.ts";
 import { core } from "../tensorflow.ts";
 import type { BoundWeight } from "./tensorflow-network.ts";
@@ -102,10 +102,4 @@ function zeroSlots({ weight, variable }: BoundWeight, slots: readonly string[]):
   const names = weight.role === "statistic" ? [] : slots;
   const zeros = () => core.tidy(() => core.variable(core.zerosLike(variable), false));
   return Object.fromEntries(names.map((slot) => [slot, zeros()]));
-}
-
-function named<T>(values: Readonly<Record<string, T>>, name: string): T {
-  const value = values[name];
-  if (value === undefined) throw new AppError("INTERNAL", `the engine passed no ${name} to the optimiser`);
-  return value;
 }

@@ -13,8 +13,8 @@ import {
   swish,
   tanh,
 } from "./activation-functions.ts";
+import { channelsFirstAxis } from "./channel-order.ts";
 import { type LayerDefinition, type LayerNode, noFlops, unsupported } from "./definition.ts";
-import { channelsFirstAxis } from "./layout.ts";
 import { readOptions } from "./options.ts";
 
 /**

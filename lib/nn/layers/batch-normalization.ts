@@ -1,9 +1,10 @@
 /** BatchNormalization over the channels of images or the features of vectors (Ioffe and Szegedy 2015, arXiv 1502.03167). */
 import { z } from "zod";
+import { named } from "../named.ts";
 import type { Graph, Value } from "../onnx/graph.ts";
 import { add, binary, multiply, reduce, reshape, scale, subtract, unary } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
-import { type LayerDefinition, type LayerNode, noFlops, unsupported, type WeightSpec, weight } from "./definition.ts";
+import { type LayerDefinition, type LayerNode, noFlops, unsupported, type WeightSpec } from "./definition.ts";
 import { absentOption, readOptions } from "./options.ts";
 
 const options = z.object({
@@ -33,7 +34,7 @@ export const batchNormalizationLayer: LayerDefinition = {
   infer({ graph, node, inputs: [x], weights }) {
     const { epsilon } = batchNormalizationOptions(node);
     const { gamma, beta } = affine(graph, x, weights);
-    const operands = [x, gamma, beta, weight(weights, "moving_mean"), weight(weights, "moving_variance")];
+    const operands = [x, gamma, beta, named(weights, "moving_mean"), named(weights, "moving_variance")];
     const [y = x] = graph.node("BatchNormalization", operands, [x], { epsilon: { float: epsilon } });
     return y;
   },
@@ -57,7 +58,7 @@ export const batchNormalizationLayer: LayerDefinition = {
     const output = add(graph, multiply(graph, centered, factor), reshape(graph, beta, mean.shape));
 
     const moved = (name: string, batch: Value): Value =>
-      movingAverage(graph, { old: weight(weights, name), batch: reshape(graph, batch, channels) }, momentum);
+      movingAverage(graph, { old: named(weights, name), batch: reshape(graph, batch, channels) }, momentum);
     return {
       output,
       updates: { moving_mean: moved("moving_mean", mean), moving_variance: moved("moving_variance", variance) },

@@ -1,5 +1,6 @@
 /** Conv2D: any kernel, stride, dilation and padding, with or without bias. */
 import { z } from "zod";
+import { named } from "../named.ts";
 import type { Graph, Value } from "../onnx/graph.ts";
 import {
   concat,
@@ -16,7 +17,7 @@ import {
   type Window,
 } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
-import { type LayerDefinition, type LayerNode, weight } from "./definition.ts";
+import type { LayerDefinition, LayerNode } from "./definition.ts";
 import { kernelOptions, pairOption, readOptions, windowOptions } from "./options.ts";
 import { convolutionWindow } from "./window.ts";
 
@@ -38,11 +39,11 @@ export const convolutionLayer: LayerDefinition = {
     return 2 * kernels * channels * kernel[0] * kernel[1] * height * width;
   },
   infer({ graph, node, inputs: [x], weights }) {
-    return convolution(graph, { x, kernel: weight(weights, "kernel"), bias: weights.bias }, windowOf(node));
+    return convolution(graph, { x, kernel: named(weights, "kernel"), bias: weights.bias }, windowOf(node));
   },
   train({ graph, node, inputs: [x], weights, needsGradient }) {
     const window = windowOf(node);
-    const kernel = weight(weights, "kernel");
+    const kernel = named(weights, "kernel");
     return {
       output: convolution(graph, { x, kernel, bias: weights.bias }, window),
       backward: (gradient) => ({

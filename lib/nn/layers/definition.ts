@@ -93,13 +93,6 @@ export interface LayerDefinition {
   train(scope: TrainingScope): TrainedLayer;
 }
 
-/** A weight the layer always has. */
-export function weight(weights: Readonly<Record<string, Value>>, name: string): Value {
-  const value = weights[name];
-  if (value === undefined) throw new AppError("INTERNAL", `the compiler lost weight ${name}`);
-  return value;
-}
-
 /** For layers without weights. */
 export const noWeights = (): readonly WeightSpec[] => [];
 

@@ -1,7 +1,8 @@
 /** Dense: y = x W + b, on vectors. */
 import { z } from "zod";
+import { named } from "../named.ts";
 import { add, matMul, reduce, transpose } from "../onnx/operators.ts";
-import { type LayerDefinition, unsupported, weight } from "./definition.ts";
+import { type LayerDefinition, unsupported } from "./definition.ts";
 import { kernelOptions, readOptions } from "./options.ts";
 
 const options = z.object(kernelOptions);
@@ -19,7 +20,7 @@ export const denseLayer: LayerDefinition = {
     return 2 * (node.inputShapes[0]?.[0] ?? 0) * (node.outputShape[0] ?? 0);
   },
   infer({ graph, inputs: [x], weights }) {
-    const product = matMul(graph, x, weight(weights, "kernel"));
+    const product = matMul(graph, x, named(weights, "kernel"));
     return weights.bias ? add(graph, product, weights.bias) : product;
   },
   train(scope) {
@@ -29,7 +30,7 @@ export const denseLayer: LayerDefinition = {
       output: denseLayer.infer(scope),
       backward: (gradient) => ({
         inputs: [
-          needsGradient[0] ? matMul(graph, gradient, transpose(graph, weight(weights, "kernel"), [1, 0])) : undefined,
+          needsGradient[0] ? matMul(graph, gradient, transpose(graph, named(weights, "kernel"), [1, 0])) : undefined,
         ],
         weights: {
           kernel: matMul(graph, transpose(graph, x, [1, 0]), gradient),

@@ -3,6 +3,7 @@
  * here, with the depth multiplier M; as ONNX's `Conv` wants it, in C groups, it is [C M, 1, kh, kw], the same elements.
  */
 import { z } from "zod";
+import { named } from "../named.ts";
 import type { Graph, Value } from "../onnx/graph.ts";
 import {
   convolution,
@@ -15,7 +16,7 @@ import {
 } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
 import { turnedPads } from "./convolution.ts";
-import { type LayerDefinition, type LayerNode, weight } from "./definition.ts";
+import type { LayerDefinition, LayerNode } from "./definition.ts";
 import { biasOptions, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
 import { convolutionWindow } from "./window.ts";
 
@@ -43,13 +44,13 @@ export const depthwiseConvolutionLayer: LayerDefinition = {
     return node.outputShape.reduce((product, length) => product * length, 2 * kernel[0] * kernel[1]);
   },
   infer({ graph, node, inputs: [x], weights }) {
-    const operands = { x, kernel: weight(weights, "depthwise_kernel"), bias: weights.bias };
+    const operands = { x, kernel: named(weights, "depthwise_kernel"), bias: weights.bias };
     return depthwiseConvolution(graph, operands, windowOf(node));
   },
   train(scope) {
     const { graph, node, inputs, weights, needsGradient } = scope;
     const [x] = inputs;
-    const [window, kernel] = [windowOf(node), weight(weights, "depthwise_kernel")];
+    const [window, kernel] = [windowOf(node), named(weights, "depthwise_kernel")];
     return {
       output: depthwiseConvolutionLayer.infer(scope),
       backward: (gradient) => ({

@@ -3,8 +3,8 @@ import { z } from "zod";
 import type { Graph, Value } from "../onnx/graph.ts";
 import { add, concat, slice } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
+import { channelsFirstAxis } from "./channel-order.ts";
 import { type LayerDefinition, type LayerNode, noFlops, noWeights, unsupported } from "./definition.ts";
-import { channelsFirstAxis } from "./layout.ts";
 import { readOptions } from "./options.ts";
 
 export const addLayer: LayerDefinition = {

@@ -3,8 +3,8 @@
  * same in both worlds: images are turned to channels last before and from it after.
  */
 import { z } from "zod";
+import { toChannelsFirst, toChannelsLast } from "./channel-order.ts";
 import { type LayerDefinition, type LayerNode, noFlops, unsupported } from "./definition.ts";
-import { toChannelsFirst, toChannelsLast } from "./layout.ts";
 import { readOptions } from "./options.ts";
 
 const reshapeOptions = z.object({ targetShape: z.array(z.number().int().positive().nullable()) });

@@ -1,8 +1,9 @@
 /** SeparableConv2D: a depthwise convolution without bias and a 1x1 convolution behind it (Chollet 2017, arXiv 1610.02357). */
 import { z } from "zod";
+import { named } from "../named.ts";
 import { convolution, reduce, type Window } from "../onnx/operators.ts";
 import { convolutionInputGradient, convolutionKernelGradient, kernelAxes } from "./convolution.ts";
-import { type LayerDefinition, type LayerNode, weight } from "./definition.ts";
+import type { LayerDefinition, LayerNode } from "./definition.ts";
 import {
   depthwiseAxes,
   depthwiseConvolution,
@@ -41,12 +42,12 @@ export const separableConvolutionLayer: LayerDefinition = {
     return 2 * height * width * channels * (kernel[0] * kernel[1] + kernels);
   },
   infer({ graph, node, inputs: [x], weights }) {
-    const depthwise = depthwiseConvolution(graph, { x, kernel: weight(weights, "depthwise_kernel") }, windowOf(node));
-    return convolution(graph, { x: depthwise, kernel: weight(weights, "pointwise_kernel"), bias: weights.bias }, point);
+    const depthwise = depthwiseConvolution(graph, { x, kernel: named(weights, "depthwise_kernel") }, windowOf(node));
+    return convolution(graph, { x: depthwise, kernel: named(weights, "pointwise_kernel"), bias: weights.bias }, point);
   },
   train({ graph, node, inputs: [x], weights, needsGradient }) {
     const window = windowOf(node);
-    const [depthwise, pointwise] = [weight(weights, "depthwise_kernel"), weight(weights, "pointwise_kernel")];
+    const [depthwise, pointwise] = [named(weights, "depthwise_kernel"), named(weights, "pointwise_kernel")];
     const between = depthwiseConvolution(graph, { x, kernel: depthwise }, window);
     return {
       output: convolution(graph, { x: between, kernel: pointwise, bias: weights.bias }, point),

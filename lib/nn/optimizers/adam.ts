@@ -1,7 +1,8 @@
 /** Adam (Kingma and Ba 2015, arXiv 1412.6980), with decoupled weight decay it is AdamW. */
+import { named } from "../named.ts";
 import { add, divide, multiply, scale, subtract, unary } from "../onnx/operators.ts";
 import { decayed } from "./decay.ts";
-import { named, type Optimizer } from "./definition.ts";
+import type { Optimizer } from "./definition.ts";
 
 export interface AdamOptions {
   readonly beta1: number;

@@ -1,5 +1,4 @@
 /** What an optimiser has to tell the compiler. One file in this folder describes one optimiser. */
-import { AppError } from "../../errors.ts";
 import type { Graph, Value } from "../onnx/graph.ts";
 
 /** A parameter at the moment of its update. */
@@ -28,11 +27,4 @@ export interface Optimizer {
   scalars(step: number, learningRate: number): Readonly<Record<string, number>>;
   /** Adds one parameter's update to the graph. */
   update(graph: Graph, update: ParameterUpdate): UpdatedParameter;
-}
-
-/** A value the compiler has promised to pass. */
-export function named(values: Readonly<Record<string, Value>>, name: string): Value {
-  const value = values[name];
-  if (value === undefined) throw new AppError("INTERNAL", `the compiler passed no ${name} to the optimiser`);
-  return value;
 }

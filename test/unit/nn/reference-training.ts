@@ -1,7 +1,7 @@
 /** A training step as TensorFlow.js does it, on its CPU backend: the oracle for ours. */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import type { OptimizerConfig } from "../../../lib/nn/configuration.ts";
-import { permute } from "../../../lib/nn/layout.ts";
+import { permute } from "../../../lib/nn/permute.ts";
 import { type Normalization, normalizationFactors } from "../../../lib/nn/preprocessing.ts";
 import { core } from "../../../lib/nn/tensorflow.ts";
 
