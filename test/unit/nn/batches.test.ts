@@ -6,7 +6,7 @@ import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { checkTrainingData, type TrainingData } from "../../../lib/nn/training-data.ts";
 import type { MaskInput } from "../../../lib/nn/training-graph.ts";
 import type { TrainingBatch } from "../../../lib/nn/training-session.ts";
-import { blotData } from "./training-data.ts";
+import { blotData, greyBlotData } from "./training-data.ts";
 
 const data = blotData({ images: 50 });
 const allImages = Uint32Array.from(data.labels, (_, index) => index);
@@ -146,6 +146,25 @@ test("cutout fills with the channels' means", () => {
     if (value !== plain[index]) filled.add(`${Math.floor(index / 64) % 3}: ${value}`);
   }
   assert.deepEqual([...filled].sort(), ["0: 0", "1: 128", "2: 255"]);
+});
+
+test("grey images take every augmentation, and colour jitter changes their brightness and contrast", () => {
+  const grey = greyBlotData({ images: 50 });
+  const [plain, jittered, all] = [{}, { colorJitter: 0.3 }, everything].map((augmentation) =>
+    batchOf(makerFor({ data: grey, augmentation }), 0),
+  );
+  assert.equal(all?.pixels.length, 8 * 64);
+  for (let image = 0; image < 8; image++) {
+    const [before, after] = [plain, jittered].map((batch) => batch?.pixels.subarray(image * 64, (image + 1) * 64));
+    assert.notDeepEqual(after, before);
+    // One line for all pixels: the order of brightnesses stays.
+    const order = Array.from(before ?? [], (_, index) => index).sort((a, b) => (before?.[a] ?? 0) - (before?.[b] ?? 0));
+    const moved = order.map((index) => after?.[index] ?? 0);
+    assert.deepEqual(
+      moved,
+      moved.toSorted((a, b) => a - b),
+    );
+  }
 });
 
 test("rows of targets sum to the weight of their class", () => {

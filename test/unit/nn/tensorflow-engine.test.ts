@@ -23,6 +23,7 @@ import { core, layers as tf } from "../../../lib/nn/tensorflow.ts";
 import type { TrainingBatch } from "../../../lib/nn/training-session.ts";
 import { assertAllClose } from "./layer-harness.ts";
 import { byteArray } from "./random-arrays.ts";
+import { separableNetwork } from "./separable-network.ts";
 
 /** Allowed difference after the last step, relative plus absolute: float32 in another order of summation. */
 const tolerance = 1e-3;
@@ -54,7 +55,7 @@ const networks: Readonly<Record<string, () => LayersModel>> = {
   speedrun: () => buildSpeedrun(input, { blocks: [6, 12] }),
   resnet9: () => buildResnet9(input, { width: 4 }),
   "a network with a frozen beginning": frozenBeginning,
-  "a network of separable convolutions": separableNetwork,
+  "a network of separable convolutions": () => separableNetwork(input),
 };
 type Options<Kind> = Extract<OptimizerConfig, { kind: Kind }>;
 const shared = { biasLearningRateFactor: 1, gradientClipNorm: 0 };
@@ -167,29 +168,6 @@ function frozenBeginning(): LayersModel {
   model.add(tf.layers.globalMaxPooling2d({ name: "global" }));
   model.add(tf.layers.dense({ name: "head", units: classes, kernelInitializer }));
   model.add(tf.layers.softmax({ name: "probabilities" }));
-  return model;
-}
-
-/** Layers of which TensorFlow.js writes a topology that it cannot read, with what it leaves out or puts in the wrong place. */
-function separableNetwork(): LayersModel {
-  const initializer = tf.initializers.heNormal({ seed });
-  const initializers = { depthwiseInitializer: initializer, pointwiseInitializer: initializer } as const;
-  const depthwiseRegularizer = tf.regularizers.l2({ l2: 0.05 });
-  const model = tf.sequential();
-  model.add(tf.layers.inputLayer({ inputShape: [8, 8, 3] }));
-  // The declared type demands options that have defaults.
-  const separable = { name: "separable", filters: 5, kernelSize: 3, depthMultiplier: 2, ...initializers };
-  model.add(tf.layers.separableConv2d(separable as Parameters<typeof tf.layers.separableConv2d>[0]));
-  const depthwise = {
-    name: "depthwise",
-    kernelSize: 3,
-    depthwiseInitializer: initializer,
-    depthwiseRegularizer,
-  } as const;
-  model.add(tf.layers.depthwiseConv2d({ ...depthwise, depthMultiplier: 2 }));
-  model.add(tf.layers.globalAveragePooling2d({ name: "global" }));
-  const kernelInitializer = tf.initializers.glorotNormal({ seed });
-  model.add(tf.layers.dense({ name: "head", units: classes, activation: "softmax", kernelInitializer }));
   return model;
 }
 

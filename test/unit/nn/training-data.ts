@@ -37,3 +37,14 @@ export function blotData({ images, size = 8, seed = 3 }: BlotOptions): TrainingD
     labels,
   };
 }
+
+/** The same images without colour: their first channel. */
+export function greyBlotData(options: BlotOptions): TrainingData {
+  const data = blotData(options);
+  const area = data.height * data.width;
+  const pixels = new Uint8Array(new SharedArrayBuffer(data.labels.length * area));
+  for (const image of data.labels.keys()) {
+    pixels.set(data.pixels.subarray(3 * image * area, (3 * image + 1) * area), image * area);
+  }
+  return { ...data, channels: 1, mean: [0.35], standardDeviation: [0.2], pixels };
+}

@@ -22,20 +22,23 @@ test("eigenvectors turn a symmetric matrix into its eigenvalues, largest first",
   );
 });
 
-test("patches that have gone through the whitening kernel are uncorrelated and of variance one", () => {
-  // Neighbours that share values are correlated, as in pictures.
-  const noise = core.tensor4d(normalArray(7, 40 * 9 * 9 * 3), [40, 9, 9, 3]);
-  const images = core.avgPool(noise, 2, 1, "valid");
-  const kernel = whiteningKernel(images, 2);
-  assert.deepEqual(kernel.shape, [2, 2, 3, 24]);
-  const whitened = core.reshape(core.conv2d(images, kernel, 1, "valid"), [-1, 24]);
-  const count = whitened.shape[0] ?? 1;
-  const covariance = core.div(core.matMul(whitened, whitened, true), count).dataSync();
-  const expected = Float32Array.from(covariance, (_, index) => {
-    const [row, column] = [Math.floor(index / 24), index % 24];
-    if (row === column) return 1;
-    return Math.abs(row - column) === 12 ? -1 : 0;
+for (const channels of [1, 3]) {
+  test(`patches of ${channels} channels that have gone through the whitening kernel are uncorrelated and of variance one`, () => {
+    // Neighbours that share values are correlated, as in pictures.
+    const noise = core.tensor4d(normalArray(7, 40 * 9 * 9 * channels), [40, 9, 9, channels]);
+    const images = core.avgPool(noise, 2, 1, "valid");
+    const kernel = whiteningKernel(images, 2);
+    const half = 4 * channels;
+    assert.deepEqual(kernel.shape, [2, 2, channels, 2 * half]);
+    const whitened = core.reshape(core.conv2d(images, kernel, 1, "valid"), [-1, 2 * half]);
+    const count = whitened.shape[0] ?? 1;
+    const covariance = core.div(core.matMul(whitened, whitened, true), count).dataSync();
+    const expected = Float32Array.from(covariance, (_, index) => {
+      const [row, column] = [Math.floor(index / (2 * half)), index % (2 * half)];
+      if (row === column) return 1;
+      return Math.abs(row - column) === half ? -1 : 0;
+    });
+    // The smallest variances of these patches are about 0.02, so the smoothing shows in the second digit.
+    assertAllClose(covariance, expected, 0.05, "covariance");
   });
-  // The smallest variances of these patches are about 0.02, so the smoothing shows in the second digit.
-  assertAllClose(covariance, expected, 0.05, "covariance");
-});
+}
