@@ -14,7 +14,7 @@ export function trainingRoutes(training: Training): RpcService {
       streamUpdates(callerSignal, async (send, signal) => {
         // A request is no event: its model version is filed under an id of its own.
         const cause = { id: eventIdFrom(crypto.randomUUID(), "request"), originTraceparent: "" };
-        const { model } = await training.train(
+        const { model, summary } = await training.train(
           {
             datasetDigest: request.datasetDigest,
             spec: request.spec ?? create(TrainingSpecSchema),
@@ -22,8 +22,12 @@ export function trainingRoutes(training: Training): RpcService {
             origin: { runId: "", cause, signal },
             signal,
           },
-          { onEpoch: (value) => send({ update: { case: "epoch" as const, value } }) },
+          {
+            onProgress: (value) => send({ update: { case: "progress" as const, value } }),
+            onEpoch: (value) => send({ update: { case: "epoch" as const, value } }),
+          },
         );
+        send({ update: { case: "summary" as const, value: summary } });
         send({ update: { case: "model" as const, value: model } });
       }),
     listNetworks: () => ({

@@ -507,7 +507,7 @@ export type ModelManifest = Message<"millrace.v1.ModelManifest"> & {
   channelDeviations: number[];
 
   /**
-   * Trainable and other parameters in all.
+   * Trained parameters: running statistics and layers that are not trained do not count.
    *
    * @generated from field: uint64 parameter_count = 9;
    */

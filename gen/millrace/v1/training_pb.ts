@@ -16,7 +16,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file millrace/v1/training.proto.
  */
 export const file_millrace_v1_training: GenFile = /*@__PURE__*/
-  fileDesc("ChptaWxscmFjZS92MS90cmFpbmluZy5wcm90bxILbWlsbHJhY2UudjEirwEKDFRyYWluUmVxdWVzdBI0Cg5kYXRhc2V0X2RpZ2VzdBgBIAEoCUIcukgZchcyFV5zaGEyNTY6WzAtOWEtZl17NjR9JBIvCgRzcGVjGAIgASgLMhkubWlsbHJhY2UudjEuVHJhaW5pbmdTcGVjQga6SAPIAQESOAoKbW9kZWxfbmFtZRgDIAEoCUIkukghch8yHV4oW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9KT8kInEKDVRyYWluUmVzcG9uc2USKgoFZXBvY2gYASABKAsyGS5taWxscmFjZS52MS5FcG9jaE1ldHJpY3NIABIqCgVtb2RlbBgCIAEoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbkgAQggKBnVwZGF0ZSIVChNMaXN0TmV0d29ya3NSZXF1ZXN0Ij4KFExpc3ROZXR3b3Jrc1Jlc3BvbnNlEiYKCG5ldHdvcmtzGAEgAygLMhQubWlsbHJhY2UudjEuTmV0d29yayIsCgdOZXR3b3JrEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkiogEKDFRyYWluaW5nU3BlYxIYCgduZXR3b3JrGAEgASgJQge6SARyAhhAEh8KBmVwb2NocxgCIAEoDUIKukgHKgUYkE4gAEgAiAEBEhEKBHNlZWQYAyABKA1IAYgBARIwCg9oeXBlcnBhcmFtZXRlcnMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0QgkKB19lcG9jaHNCBwoFX3NlZWQioAIKDEVwb2NoTWV0cmljcxINCgVlcG9jaBgBIAEoDRIOCgZlcG9jaHMYAiABKA0SDAoEbG9zcxgDIAEoARIQCghhY2N1cmFjeRgEIAEoARIVCg1sZWFybmluZ19yYXRlGAUgASgBEhkKEWltYWdlc19wZXJfc2Vjb25kGAYgASgBEhgKEGR1cmF0aW9uX3NlY29uZHMYByABKAESGQoRcmVtYWluaW5nX3NlY29uZHMYCCABKAESIAoTdmFsaWRhdGlvbl9hY2N1cmFjeRgJIAEoAUgAiAEBEhwKD3ZhbGlkYXRpb25fbG9zcxgKIAEoAUgBiAEBQhYKFF92YWxpZGF0aW9uX2FjY3VyYWN5QhIKEF92YWxpZGF0aW9uX2xvc3MiWQoQVHJhaW5pbmdQcm9ncmVzcxIoCgVlcG9jaBgBIAEoCzIZLm1pbGxyYWNlLnYxLkVwb2NoTWV0cmljcxIMCgRzdGVwGAIgASgNEg0KBXN0ZXBzGAMgASgNIoMBCg9UcmFpbmluZ1N1bW1hcnkSJQoDZW5kGAEgASgOMhgubWlsbHJhY2UudjEuVHJhaW5pbmdFbmQSDgoGZXBvY2hzGAIgASgNEhIKCmtlcHRfZXBvY2gYAyABKA0SJQoGY3VydmVzGAQgASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3QqhgEKC1RyYWluaW5nRW5kEhwKGFRSQUlOSU5HX0VORF9VTlNQRUNJRklFRBAAEhoKFlRSQUlOSU5HX0VORF9DT01QTEVURUQQARIfChtUUkFJTklOR19FTkRfRUFSTFlfU1RPUFBJTkcQAhIcChhUUkFJTklOR19FTkRfVElNRV9CVURHRVQQAzKoAQoPVHJhaW5pbmdTZXJ2aWNlEkAKBVRyYWluEhkubWlsbHJhY2UudjEuVHJhaW5SZXF1ZXN0GhoubWlsbHJhY2UudjEuVHJhaW5SZXNwb25zZTABElMKDExpc3ROZXR3b3JrcxIgLm1pbGxyYWNlLnYxLkxpc3ROZXR3b3Jrc1JlcXVlc3QaIS5taWxscmFjZS52MS5MaXN0TmV0d29ya3NSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_model]);
+  fileDesc("ChptaWxscmFjZS92MS90cmFpbmluZy5wcm90bxILbWlsbHJhY2UudjEirwEKDFRyYWluUmVxdWVzdBI0Cg5kYXRhc2V0X2RpZ2VzdBgBIAEoCUIcukgZchcyFV5zaGEyNTY6WzAtOWEtZl17NjR9JBIvCgRzcGVjGAIgASgLMhkubWlsbHJhY2UudjEuVHJhaW5pbmdTcGVjQga6SAPIAQESOAoKbW9kZWxfbmFtZRgDIAEoCUIkukghch8yHV4oW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9KT8kItUBCg1UcmFpblJlc3BvbnNlEioKBWVwb2NoGAEgASgLMhkubWlsbHJhY2UudjEuRXBvY2hNZXRyaWNzSAASKgoFbW9kZWwYAiABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb25IABIxCghwcm9ncmVzcxgDIAEoCzIdLm1pbGxyYWNlLnYxLlRyYWluaW5nUHJvZ3Jlc3NIABIvCgdzdW1tYXJ5GAQgASgLMhwubWlsbHJhY2UudjEuVHJhaW5pbmdTdW1tYXJ5SABCCAoGdXBkYXRlIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPgoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJgoIbmV0d29ya3MYASADKAsyFC5taWxscmFjZS52MS5OZXR3b3JrIiwKB05ldHdvcmsSDAoEbmFtZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCSKiAQoMVHJhaW5pbmdTcGVjEhgKB25ldHdvcmsYASABKAlCB7pIBHICGEASHwoGZXBvY2hzGAIgASgNQgq6SAcqBRiQTiAASACIAQESEQoEc2VlZBgDIAEoDUgBiAEBEjAKD2h5cGVycGFyYW1ldGVycxgEIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCCQoHX2Vwb2Noc0IHCgVfc2VlZCKgAgoMRXBvY2hNZXRyaWNzEg0KBWVwb2NoGAEgASgNEg4KBmVwb2NocxgCIAEoDRIMCgRsb3NzGAMgASgBEhAKCGFjY3VyYWN5GAQgASgBEhUKDWxlYXJuaW5nX3JhdGUYBSABKAESGQoRaW1hZ2VzX3Blcl9zZWNvbmQYBiABKAESGAoQZHVyYXRpb25fc2Vjb25kcxgHIAEoARIZChFyZW1haW5pbmdfc2Vjb25kcxgIIAEoARIgChN2YWxpZGF0aW9uX2FjY3VyYWN5GAkgASgBSACIAQESHAoPdmFsaWRhdGlvbl9sb3NzGAogASgBSAGIAQFCFgoUX3ZhbGlkYXRpb25fYWNjdXJhY3lCEgoQX3ZhbGlkYXRpb25fbG9zcyJZChBUcmFpbmluZ1Byb2dyZXNzEigKBWVwb2NoGAEgASgLMhkubWlsbHJhY2UudjEuRXBvY2hNZXRyaWNzEgwKBHN0ZXAYAiABKA0SDQoFc3RlcHMYAyABKA0igwEKD1RyYWluaW5nU3VtbWFyeRIlCgNlbmQYASABKA4yGC5taWxscmFjZS52MS5UcmFpbmluZ0VuZBIOCgZlcG9jaHMYAiABKA0SEgoKa2VwdF9lcG9jaBgDIAEoDRIlCgZjdXJ2ZXMYBCABKAsyFS5taWxscmFjZS52MS5BcnRpZmFjdCqGAQoLVHJhaW5pbmdFbmQSHAoYVFJBSU5JTkdfRU5EX1VOU1BFQ0lGSUVEEAASGgoWVFJBSU5JTkdfRU5EX0NPTVBMRVRFRBABEh8KG1RSQUlOSU5HX0VORF9FQVJMWV9TVE9QUElORxACEhwKGFRSQUlOSU5HX0VORF9USU1FX0JVREdFVBADMqgBCg9UcmFpbmluZ1NlcnZpY2USQAoFVHJhaW4SGS5taWxscmFjZS52MS5UcmFpblJlcXVlc3QaGi5taWxscmFjZS52MS5UcmFpblJlc3BvbnNlMAESUwoMTGlzdE5ldHdvcmtzEiAubWlsbHJhY2UudjEuTGlzdE5ldHdvcmtzUmVxdWVzdBohLm1pbGxyYWNlLnYxLkxpc3ROZXR3b3Jrc1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_model]);
 
 /**
  * What to train.
@@ -80,6 +80,22 @@ export type TrainResponse = Message<"millrace.v1.TrainResponse"> & {
      */
     value: ModelVersion;
     case: "model";
+  } | {
+    /**
+     * How far the epoch under way is; a few times a second.
+     *
+     * @generated from field: millrace.v1.TrainingProgress progress = 3;
+     */
+    value: TrainingProgress;
+    case: "progress";
+  } | {
+    /**
+     * How the training ended; right before the result.
+     *
+     * @generated from field: millrace.v1.TrainingSummary summary = 4;
+     */
+    value: TrainingSummary;
+    case: "summary";
   } | { case: undefined; value?: undefined };
 };
 
@@ -175,7 +191,8 @@ export type TrainingSpec = Message<"millrace.v1.TrainingSpec"> & {
   epochs?: number | undefined;
 
   /**
-   * Seed of initial weights, order, augmentation and dropout. The same seed gives the same weights, bit for bit.
+   * Seed of initial weights, order, augmentation and dropout. The same seed gives the same weights, bit for bit,
+   * unless `maxMinutes` limits the time.
    *
    * @generated from field: optional uint32 seed = 3;
    */
@@ -412,7 +429,7 @@ export const TrainingEndSchema: GenEnum<TrainingEnd> = /*@__PURE__*/
  */
 export const TrainingService: GenService<{
   /**
-   * Trains a network, reporting each epoch, registers the result as a new model version and ends with it.
+   * Trains a network, reporting progress and each epoch, registers the result as a new model version and ends with it.
    * NOT_FOUND if the data set is not in the store, INVALID_ARGUMENT for an unknown network or hyper-parameter.
    *
    * @generated from rpc millrace.v1.TrainingService.Train
