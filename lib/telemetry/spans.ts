@@ -23,6 +23,8 @@ export interface SpanSettings {
   readonly parent?: Context;
   /** Other spans that led to this one, such as the run that trained a model. */
   readonly links?: readonly Link[];
+  /** Where the work had begun before, in milliseconds since 1970. Default: now. */
+  readonly startTimeMs?: number;
 }
 
 /**
@@ -51,7 +53,8 @@ export async function withSpan<T>(
 /** A span that the caller ends, for work that does not fit into one function. */
 export function startSpan(name: string, settings: SpanSettings = {}): Span {
   const { kind = SpanKind.INTERNAL, attributes = {}, parent = context.active(), links = [] } = settings;
-  return trace.getTracer(tracerName).startSpan(name, { kind, attributes, links: [...links] }, parent);
+  const startTime = settings.startTimeMs === undefined ? {} : { startTime: settings.startTimeMs };
+  return trace.getTracer(tracerName).startSpan(name, { kind, attributes, links: [...links], ...startTime }, parent);
 }
 
 /** Marks a span as failed: status, error type (our stable code) and an exception event with the stack. Does not end it. */

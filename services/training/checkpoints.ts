@@ -5,6 +5,7 @@ import {
   type TrainingEpochCompleted,
   TrainingEpochCompletedSchema,
 } from "../../gen/millrace/v1/events_pb.ts";
+import type { EpochMetrics } from "../../gen/millrace/v1/training_pb.ts";
 import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
@@ -14,6 +15,7 @@ import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
 import { checkResumable, decodeCheckpoint } from "../../lib/nn/checkpoint.ts";
 import type { CheckpointPosition } from "../../lib/nn/training.ts";
+import type { TrainingListeners } from "./handlers.ts";
 import type { ResolvedTraining } from "./job.ts";
 
 /** A stored checkpoint. */
@@ -40,7 +42,10 @@ export async function lastCheckpoint(bus: Bus, cause: ReceivedEvent): Promise<Ar
   return (newest?.message as TrainingEpochCompleted | TrainingCheckpointed | undefined)?.checkpoint;
 }
 
-/** A checkpoint that is lost, damaged or another version's costs time, not the run: it is undefined, and the training begins anew. */
+/**
+ * A checkpoint that is lost, damaged or in another version's format costs time, not the run: it is undefined, and the training begins anew.
+ * Whether its tensors are the network's shows only when that is built, in the training's thread.
+ */
 export async function readCheckpoint(
   artifacts: ArtifactStore,
   artifact: Artifact | undefined,
@@ -61,34 +66,75 @@ export async function readCheckpoint(
   }
 }
 
-/** Stores checkpoints one after another, each before the next, beside the training that makes them. */
+/**
+ * Stores checkpoints beside the training that makes them, which does not wait: one is stored at a time, and one waits. A newer one takes the
+ * place of the one that waits, so that a slow store neither fills the memory nor falls behind.
+ */
 export interface CheckpointWriter {
-  /** Queues one, and calls back when it is stored. */
-  write(bytes: Uint8Array, position: CheckpointPosition, onStored: (stored: StoredCheckpoint) => void): void;
-  /** The last one that is stored; at first the one that the training went on from. */
-  last(): StoredCheckpoint | undefined;
-  /** Resolves when all are stored, rejects with the first error. */
+  /** Takes a checkpoint to store, which may be left out for a newer one. */
+  write(bytes: Uint8Array, position: CheckpointPosition): void;
+  /** Resolves when the newest is stored, rejects with the first error. */
   settled(): Promise<void>;
 }
 
-/** `onFailure` is told when one could not be stored. */
+export interface CheckpointWriterListeners {
+  /** Called when one is stored. */
+  onStored(stored: StoredCheckpoint): void;
+  /** Called when one could not be stored; none is after that. */
+  onFailure(): void;
+}
+
 export function createCheckpointWriter(
   artifacts: ArtifactStore,
-  first: StoredCheckpoint | undefined,
-  onFailure: () => void,
+  listeners: CheckpointWriterListeners,
 ): CheckpointWriter {
-  let last = first;
-  let queue: Promise<void> = Promise.resolve();
+  let waiting: { readonly bytes: Uint8Array; readonly position: CheckpointPosition } | undefined;
+  let work: Promise<void> = Promise.resolve();
+  const storeWaiting = async (): Promise<void> => {
+    if (waiting === undefined) return;
+    const { bytes, position } = waiting;
+    waiting = undefined;
+    const name = `checkpoint-${position.epochs}-${position.steps}.bin`;
+    const artifact = await artifacts.put(bytes, { mediaType: "application/octet-stream", name });
+    listeners.onStored({ artifact, position });
+  };
   return {
-    write(bytes, position, onStored) {
-      queue = queue.then(async () => {
-        const name = `checkpoint-${position.epochs}-${position.steps}.bin`;
-        last = { artifact: await artifacts.put(bytes, { mediaType: "application/octet-stream", name }), position };
-        onStored(last);
-      });
-      queue.catch(onFailure);
+    write(bytes, position) {
+      const isNext = waiting === undefined;
+      waiting = { bytes, position };
+      if (!isNext) return;
+      work = work.then(storeWaiting);
+      work.catch(listeners.onFailure);
     },
-    last: () => last,
-    settled: () => queue,
+    settled: () => work,
+  };
+}
+
+/** Tells of epochs and of checkpoints, in their order. */
+export interface Milestones {
+  /** An epoch has ended. It is told of when its checkpoint is stored, or a newer one. */
+  ended(metrics: EpochMetrics): void;
+  stored(checkpoint: StoredCheckpoint): void;
+}
+
+/** `newest` is the checkpoint that the training has gone on from. */
+export function createMilestones(
+  listeners: Pick<TrainingListeners, "onEpoch" | "onCheckpoint">,
+  newest: Artifact | undefined,
+): Milestones {
+  let untold: EpochMetrics[] = [];
+  return {
+    ended: (metrics) => untold.push(metrics),
+    stored(checkpoint) {
+      const { artifact, position } = checkpoint;
+      const covered = untold.filter(({ epoch }) => epoch <= position.epochs);
+      untold = untold.slice(covered.length);
+      for (const metrics of covered) {
+        // Epochs before the last have the earlier checkpoint: if the process dies right here, the rest are trained, and told of, again.
+        listeners.onEpoch(metrics, metrics === covered.at(-1) ? artifact : (newest ?? artifact));
+      }
+      if (position.steps > 0) listeners.onCheckpoint?.(checkpoint);
+      newest = artifact;
+    },
   };
 }

@@ -21,15 +21,17 @@ import type { Bus } from "../../lib/bus/bus.ts";
 import { orderedPublisher } from "../../lib/bus/ordered-publisher.ts";
 import { progressPublisher } from "../../lib/bus/progress-publisher.ts";
 import type { Stage, StageContext } from "../../lib/bus/stage.ts";
+import { AppError } from "../../lib/errors.ts";
 import { readManifest } from "../../lib/images/manifest.ts";
 import { configFromSpec, defaultNetwork } from "../../lib/nn/config-from-spec.ts";
 import type { TrainingConfig } from "../../lib/nn/configuration.ts";
 import { engineVersion } from "../../lib/nn/engine.ts";
+import type { TrainingPace } from "../../lib/nn/training.ts";
 import { defaultModelName } from "../../lib/registry/model-log.ts";
 import type { ChangeOrigin, Registry } from "../../lib/registry/registry.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
-import { lastCheckpoint, readCheckpoint, type StoredCheckpoint } from "./checkpoints.ts";
-import { runTrainingJob } from "./job.ts";
+import { lastCheckpoint, readCheckpoint, type StoredCheckpoint, type UsableCheckpoint } from "./checkpoints.ts";
+import { createTrainingJobs } from "./job.ts";
 import { registerModel } from "./register-model.ts";
 
 export interface TrainingDependencies {
@@ -37,6 +39,8 @@ export interface TrainingDependencies {
   readonly registry: Registry;
   /** Name of the engine that trains. */
   readonly engine: string;
+  /** How often trainings report. Default: see there. */
+  readonly pace?: TrainingPace;
 }
 
 /** A training to do. */
@@ -53,11 +57,14 @@ export interface TrainingOrder {
 }
 
 export interface TrainingListeners {
-  /** Called before the first step, with the complete hyper-parameters. */
+  /** Called before the first step, with the complete hyper-parameters; again where the checkpoint turns out not to fit the network. */
   readonly onStart?: (start: TrainingStart) => Promise<void>;
   /** Called a few times a second while the network is trained. */
   readonly onProgress?: (progress: TrainingProgress) => void;
-  /** Called after each epoch, with the state from which to go on after it. */
+  /**
+   * Called for each epoch, in order, once its state or a newer one is stored: with the state from which to go on so that each epoch after this
+   * one is told of. Epochs that end faster than they can be stored are told of together.
+   */
   readonly onEpoch: (metrics: EpochMetrics, checkpoint: Artifact) => void;
   /** Called when the state within an epoch is stored. */
   readonly onCheckpoint?: (checkpoint: StoredCheckpoint) => void;
@@ -87,6 +94,7 @@ export interface Training {
 
 export function createTraining(dependencies: TrainingDependencies): Training {
   const { artifacts } = dependencies;
+  const jobs = createTrainingJobs(dependencies);
   return {
     train: async (order, listeners) => {
       const network = order.spec.network || defaultNetwork;
@@ -96,11 +104,18 @@ export function createTraining(dependencies: TrainingDependencies): Training {
       const attributes = { "millrace.network.name": network, "millrace.dataset.digest": order.datasetDigest };
       return withSpan("train", { attributes }, async () => {
         const checkpoint = await readCheckpoint(artifacts, order.checkpoint, resolved);
-        const { epochs: resumedEpochs = 0, steps: resumedSteps = 0 } = checkpoint?.position ?? {};
         const start = { network, hyperparameters: toJsonObject(config), engine: engineVersion(dependencies.engine) };
         const trainImages = manifest.train?.imageCount ?? 0;
-        await listeners.onStart?.({ ...start, trainImages, resumedEpochs, resumedSteps });
-        const result = await runTrainingJob(dependencies, resolved, checkpoint, listeners);
+        const run = async (from: UsableCheckpoint | undefined) => {
+          const { epochs: resumedEpochs = 0, steps: resumedSteps = 0 } = from?.position ?? {};
+          await listeners.onStart?.({ ...start, trainImages, resumedEpochs, resumedSteps });
+          return jobs.run({ training: resolved, checkpoint: from, listeners });
+        };
+        const result = await run(checkpoint).catch((thrown: unknown) => {
+          // Another version built the network otherwise under the same name. That costs time, not the run.
+          if (checkpoint === undefined || AppError.from(thrown).code !== "ARTIFACT_CORRUPT") throw thrown;
+          return run(undefined);
+        });
         return registerModel(dependencies, order, { manifest, result, ...start });
       });
     },
@@ -146,7 +161,8 @@ function publishingListeners(context: StageContext): { listeners: TrainingListen
   return {
     listeners: {
       onStart: async (start) => {
-        await context.publish(create(TrainingStartedSchema, start), `${start.resumedEpochs}:${start.resumedSteps}`);
+        const key = `${context.attempt}:${start.resumedEpochs}:${start.resumedSteps}`;
+        await context.publish(create(TrainingStartedSchema, start), key);
       },
       onProgress: (progress) =>
         reports.publish(create(TrainingProgressedSchema, { progress }), `${progress.epoch?.epoch}:${progress.step}`),

@@ -1,7 +1,6 @@
 import type { DatasetManifest } from "../../gen/millrace/v1/dataset_pb.ts";
-import type { EpochMetrics } from "../../gen/millrace/v1/training_pb.ts";
+import { onAbort, orAborted } from "../../lib/abort.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
-import { AppError } from "../../lib/errors.ts";
 import { loadSplit } from "../../lib/images/load-split.ts";
 import type { TrainingConfig } from "../../lib/nn/configuration.ts";
 import { startTraining, type TrainingJob, type TrainingResult } from "../../lib/nn/training.ts";
@@ -9,10 +8,10 @@ import type { TrainingData } from "../../lib/nn/training-data.ts";
 import {
   type CheckpointWriter,
   createCheckpointWriter,
-  type StoredCheckpoint,
+  createMilestones,
   type UsableCheckpoint,
 } from "./checkpoints.ts";
-import { createEpochSpans, epochMetricsFrom, progressFrom } from "./epochs.ts";
+import { createEpochSpans, epochMetricsFrom, progressFrom } from "./epoch-metrics.ts";
 import type { TrainingDependencies, TrainingListeners } from "./handlers.ts";
 
 /** A training whose data set and configuration are known. */
@@ -23,52 +22,85 @@ export interface ResolvedTraining {
   readonly signal: AbortSignal;
 }
 
-/** Runs a training in its thread, with a span for each epoch and every checkpoint stored before it is told of. */
-export async function runTrainingJob(
-  { artifacts, engine }: Pick<TrainingDependencies, "artifacts" | "engine">,
-  training: ResolvedTraining,
-  checkpoint: UsableCheckpoint | undefined,
-  listeners: TrainingListeners,
-): Promise<TrainingResult> {
-  const { network, config, signal } = training;
-  const data = await loadTrainingData(artifacts, training);
-  // Without checkpoints a long training would be at risk for hours: better to stop, and to try again.
-  const checkpoints = createCheckpointWriter(artifacts, checkpoint, () => void job.cancel());
+export interface TrainingJobOptions {
+  readonly training: ResolvedTraining;
+  /** State from which to go on. */
+  readonly checkpoint: UsableCheckpoint | undefined;
+  readonly listeners: TrainingListeners;
+}
+
+/** Runs trainings, each in a thread of its own. */
+export interface TrainingJobs {
+  /** With a span for each epoch, and every checkpoint stored before it is told of. Lets go at once when the signal aborts. */
+  run(options: TrainingJobOptions): Promise<TrainingResult>;
+}
+
+/** How long a training that is given up waits for a checkpoint that is being stored. */
+const lastWriteMs = 1_000;
+
+export function createTrainingJobs(dependencies: TrainingDependencies): TrainingJobs {
+  // A thread that was told to end is in its last step for a while, and holds its memory: the next one starts after it.
+  let leaving: Promise<unknown> = Promise.resolve();
+  return {
+    async run(options) {
+      const { signal } = options.training;
+      const data = await loadTrainingData(dependencies.artifacts, options.training);
+      await orAborted(leaving, signal);
+      const { job, checkpoints, epochSpans } = startJob(dependencies, data, options);
+      const stopListening = onAbort(signal, () => void job.cancel());
+      try {
+        const result = await job.result;
+        await settle(checkpoints, signal);
+        return result;
+      } catch (thrown) {
+        // Whoever stopped it knows why: a cancelled run, a service that is stopping, a checkpoint that could not be stored.
+        await settle(checkpoints, signal);
+        throw thrown;
+      } finally {
+        stopListening();
+        leaving = Promise.all([leaving, job.cancel()]);
+        epochSpans.dispose();
+      }
+    },
+  };
+}
+
+function startJob(
+  { artifacts, engine, pace }: TrainingDependencies,
+  data: TrainingData,
+  { training: { network, config }, checkpoint, listeners }: TrainingJobOptions,
+) {
   const epochSpans = createEpochSpans();
-  let ended: EpochMetrics | undefined;
+  const milestones = createMilestones(listeners, checkpoint?.artifact);
+  const checkpoints = createCheckpointWriter(artifacts, {
+    onStored: milestones.stored,
+    // Without checkpoints a long training would be at risk for hours: better to stop, and to try again.
+    onFailure: () => void job.cancel(),
+  });
+  const given = { ...(checkpoint && { checkpoint: checkpoint.bytes }), ...(pace && { pace }) };
   const job: TrainingJob = startTraining(
-    { network, config, engine, data, ...(checkpoint && { checkpoint: checkpoint.bytes }) },
+    { network, config, engine, data, ...given },
     {
-      onProgress: (progress) => listeners.onProgress?.(progressFrom(progress)),
-      onEpoch: (epoch) => {
-        ended = epochMetricsFrom(epoch);
-        epochSpans.end(ended);
+      onProgress(progress) {
+        epochSpans.begin();
+        listeners.onProgress?.(progressFrom(progress));
       },
-      onCheckpoint: (bytes, position) => {
-        const epoch = position.steps === 0 ? ended : undefined;
-        checkpoints.write(bytes, position, (stored) => {
-          if (epoch === undefined) listeners.onCheckpoint?.(stored);
-          else listeners.onEpoch(epoch, stored.artifact);
-        });
+      onEpoch(epoch) {
+        const metrics = epochMetricsFrom(epoch);
+        epochSpans.end(metrics);
+        milestones.ended(metrics);
       },
+      onCheckpoint: checkpoints.write,
     },
   );
-  const cancel = () => void job.cancel();
-  signal.addEventListener("abort", cancel, { once: true });
-  if (signal.aborted) cancel();
-  try {
-    const result = await job.result;
-    await checkpoints.settled();
-    return result;
-  } catch (thrown) {
-    // Whoever stopped it knows why: a cancelled run, a service that is stopping, a checkpoint that could not be stored.
-    signal.throwIfAborted();
-    await checkpoints.settled();
-    throw withCheckpoint(thrown, checkpoints);
-  } finally {
-    signal.removeEventListener("abort", cancel);
-    epochSpans.dispose();
-  }
+  return { job, checkpoints, epochSpans };
+}
+
+/** Waits until the newest checkpoint is stored, which says that it could not be; only for a moment where the training is given up. */
+async function settle(checkpoints: CheckpointWriter, signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) return orAborted(checkpoints.settled(), signal);
+  await orAborted(checkpoints.settled(), AbortSignal.timeout(lastWriteMs)).catch(() => undefined);
+  signal.throwIfAborted();
 }
 
 async function loadTrainingData(
@@ -79,18 +111,4 @@ async function loadTrainingData(
   const { classes, shape, channelMeans: mean, channelDeviations: standardDeviation } = manifest;
   const { height = 0, width = 0, channels = 0 } = shape ?? {};
   return { classes, height, width, channels, mean, standardDeviation, pixels, labels };
-}
-
-/** A training that diverged names its last good checkpoint: the state before is of use. */
-function withCheckpoint(thrown: unknown, checkpoints: CheckpointWriter): AppError {
-  const error = AppError.from(thrown);
-  if (error.code !== "TRAINING_DIVERGED") return error;
-  const message = `${error.message}; ${describe(checkpoints.last())}`;
-  return new AppError(error.code, message, { details: error.details, cause: thrown });
-}
-
-function describe(last: StoredCheckpoint | undefined): string {
-  if (last === undefined) return "there is no checkpoint from before";
-  const { epochs, steps } = last.position;
-  return `the last good checkpoint, after ${epochs} epochs and ${steps} steps, is artifact ${last.artifact.digest}`;
 }

@@ -6,7 +6,7 @@ import { TrainingSummarySchema } from "../../gen/millrace/v1/training_pb.ts";
 import type { TrainingResult } from "../../lib/nn/training.ts";
 import { drawTrainingCurves } from "../../lib/nn/training-curves.ts";
 import { codeVersion } from "../../lib/version.ts";
-import { trainingEnds } from "./epochs.ts";
+import { trainingEnds } from "./epoch-metrics.ts";
 import type { TrainedVersion, TrainingDependencies, TrainingOrder } from "./handlers.ts";
 
 /** A finished training, and what it was made from. */

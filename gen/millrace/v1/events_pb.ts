@@ -364,7 +364,8 @@ export type TrainingEpochCompleted = Message<"millrace.v1.TrainingEpochCompleted
   metrics?: EpochMetrics | undefined;
 
   /**
-   * State from which the training goes on after this epoch, should its process die.
+   * The newest stored state from which the training goes on, should its process die. It is that after this epoch, unless
+   * epochs end faster than they can be stored.
    *
    * @generated from field: millrace.v1.Artifact checkpoint = 2;
    */

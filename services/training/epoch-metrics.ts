@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import type { Span } from "@opentelemetry/api";
+import { context, type Span } from "@opentelemetry/api";
 import {
   type EpochMetrics,
   EpochMetricsSchema,
@@ -41,26 +41,37 @@ export const trainingEnds: Readonly<Record<nn.TrainingEnd, TrainingEnd>> = {
 
 /** A span for each epoch: a long training shows in the trace while it runs, since a span appears only when it ends. */
 export interface EpochSpans {
-  /** Ends the span of an epoch and begins the next one's. */
+  /** The epoch under way has shown a sign of life. */
+  begin(): void;
+  /** Ends the span of an epoch. */
   end(metrics: EpochMetrics): void;
   /** Ends what is open. */
   dispose(): void;
 }
 
+/** Spans under the one that is active now. Each begins where the one before has ended, if there is such an epoch at all. */
 export function createEpochSpans(): EpochSpans {
-  let span: Span | undefined = startSpan("epoch");
+  const parent = context.active();
+  let startTimeMs = Date.now();
+  let open: Span | undefined;
+  const begun = (): Span => {
+    open ??= startSpan("epoch", { parent, startTimeMs });
+    return open;
+  };
   return {
-    end: (metrics) => {
-      span?.setAttributes({
+    begin: () => void begun(),
+    end(metrics) {
+      const span = begun().setAttributes({
         "millrace.training.epoch": metrics.epoch,
         "millrace.training.loss": metrics.loss,
         "millrace.training.accuracy": metrics.accuracy,
         "millrace.training.images_per_second": metrics.imagesPerSecond,
         "millrace.training.validation_accuracy": metrics.validationAccuracy,
       });
-      span?.end();
-      span = metrics.epoch < metrics.epochs ? startSpan("epoch") : undefined;
+      span.end();
+      open = undefined;
+      startTimeMs = Date.now();
     },
-    dispose: () => span?.end(),
+    dispose: () => open?.end(),
   };
 }
