@@ -76,13 +76,11 @@ const optimizers: Readonly<Record<string, OptimizerConfig>> = {
 };
 
 for (const [name, { backend, skip }] of Object.entries(backends)) {
-  for (const [network, build] of Object.entries(networks)) {
+  if (skip !== false) test(`the ${name} backend agrees with the default engine`, { skip }, () => undefined);
+  for (const [network, build] of skip === false ? Object.entries(networks) : []) {
     for (const [kind, optimizer] of Object.entries(optimizers)) {
-      test(
-        `${steps} steps of ${network} by ${kind} on the ${name} backend end at the default engine's weights`,
-        { skip },
-        () => assertSameTraining(createTensorflowEngine(backend), build, optimizer),
-      );
+      test(`${steps} steps of ${network} by ${kind} on the ${name} backend end at the default engine's weights`, () =>
+        assertSameTraining(createTensorflowEngine(backend), build, optimizer));
     }
   }
 }

@@ -1,7 +1,7 @@
 /** Training jobs from start to end: learning, reproducing, resuming, cancelling, failing. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { AppError, type ErrorCode } from "../../../lib/errors.ts";
+import { AppError } from "../../../lib/errors.ts";
 import { type CheckpointTensors, decodeCheckpoint, encodeCheckpoint } from "../../../lib/nn/checkpoint.ts";
 import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { createInferenceWorker } from "../../../lib/nn/inference.ts";
@@ -14,6 +14,7 @@ import {
   type TrainingProgress,
   type TrainingRequest,
 } from "../../../lib/nn/training.ts";
+import { assertRejects } from "./app-errors.ts";
 import { assertAllClose } from "./layer-harness.ts";
 import { blotData } from "./training-data.ts";
 
@@ -138,7 +139,7 @@ test("a checkpoint whose tensors are not those of the network is refused, whiche
   assert.equal((await resume(whole.tensors)).end, "completed");
 });
 
-test("cancelling rejects the result, ends the thread within two seconds and silences the listeners", async () => {
+test("cancelling rejects the result, ends the thread and silences the listeners", async () => {
   let calls = 0;
   let started: () => void = () => {};
   const running = new Promise<void>((resolve) => {
@@ -151,10 +152,8 @@ test("cancelling rejects the result, ends the thread within two seconds and sile
   const job = startTraining(requestFor("paper", { epochs: 1000 }), { onEpoch: listen, onProgress: listen });
   const rejected = assertRejects(job.result, "CANCELLED", /cancelled/);
   await running;
-  const before = performance.now();
   await job.cancel();
   await rejected;
-  assert.ok(performance.now() - before < 2000, `took ${performance.now() - before} ms`);
   const atTheEnd = calls;
   await job.cancel();
   assert.equal(calls, atTheEnd);
@@ -212,91 +211,6 @@ test("a listener that throws ends the training with its error", async () => {
   await assertRejects(job.result, "STREAM_FULL", /no room/);
 });
 
-const badRequests: Readonly<Record<string, { request: () => TrainingRequest; code: ErrorCode; message: RegExp }>> = {
-  "a label out of range": {
-    request: () => changed({ labels: sharedLabels([...data.labels.slice(0, -1), 4]) }),
-    code: "DATASET_INVALID",
-    message: /image 127 has label 4, there are 4 classes/,
-  },
-  "a class without images": {
-    request: () => changed({ classes: [...data.classes, "middle"] }),
-    code: "DATASET_INVALID",
-    message: /class middle has no image/,
-  },
-  "a single class": { request: () => changed({ classes: ["all"] }), code: "DATASET_INVALID", message: /at least 2/ },
-  "no images": {
-    request: () => changed({ labels: sharedLabels([]), pixels: new Uint8Array(new SharedArrayBuffer(0)) }),
-    code: "DATASET_INVALID",
-    message: /no images/,
-  },
-  "pixels of another shape": { request: () => changed({ height: 9 }), code: "DATASET_INVALID", message: /3x9x8 need/ },
-  "a deviation of zero": {
-    request: () => changed({ standardDeviation: [0.2, 0, 0.2] }),
-    code: "DATASET_INVALID",
-    message: /must be positive/,
-  },
-  "a batch larger than the data": {
-    request: () => requestFor("small", { batchSize: 129 }),
-    code: "CONFIGURATION_INVALID",
-    message: /batchSize 129 is more than the 128 images/,
-  },
-  "a batch larger than what validation leaves": {
-    request: () => requestFor("small", { batchSize: 100, validationShare: 0.25 }),
-    code: "CONFIGURATION_INVALID",
-    message: /batchSize 100 is more than the 96 images/,
-  },
-  "a class too small for the validation": {
-    request: () => requestFor("small", { validationShare: 0.01 }),
-    code: "CONFIGURATION_INVALID",
-    message: /32 images of class upper left leaves none to validate on/,
-  },
-  "a learning rate of 0": {
-    request: () => requestFor("small", { optimizer: { learningRate: 0 } }),
-    code: "CONFIGURATION_INVALID",
-    message: /optimizer\.learningRate/,
-  },
-  "a negative learning rate": {
-    request: () => requestFor("paper", { optimizer: { learningRate: -0.1 } }),
-    code: "CONFIGURATION_INVALID",
-    message: /optimizer\.learningRate/,
-  },
-  "zero epochs": {
-    request: () => requestFor("small", { epochs: 0 }),
-    code: "CONFIGURATION_INVALID",
-    message: /epochs/,
-  },
-  "an unknown network": {
-    request: () => ({ ...requestFor("small"), network: "huge" }),
-    code: "NETWORK_UNKNOWN",
-    message: /these are: small, /,
-  },
-  "an engine that is not there": {
-    request: () => ({ ...requestFor("small"), engine: "abacus" }),
-    code: "ENGINE_UNAVAILABLE",
-    message: /set MILLRACE_ENGINE to onnxruntime or tensorflow/,
-  },
-};
-
-for (const [name, { request, code, message }] of Object.entries(badRequests)) {
-  test(`${name} is an error before any work`, () => {
-    assert.throws(
-      () => startTraining(request()),
-      (thrown) => isAppError(thrown, code, message),
-    );
-  });
-}
-
-for (const [network, size, layer] of [
-  ["small", 2, "pool2"],
-  ["paper", 4, "pool3"],
-] as const) {
-  test(`images too small for ${network} are an error that names the layer`, async () => {
-    const tiny = blotData({ images: 128, size });
-    const job = startTraining({ ...requestFor(network, { augmentation: { translation: 0 } }), data: tiny });
-    await assertRejects(job.result, "DATASET_INVALID", new RegExp(layer));
-  });
-}
-
 test("the loop can run on the calling thread, where it stops when it is told to", async () => {
   let steps = 0;
   await assertRejects(
@@ -305,24 +219,3 @@ test("the loop can run on the calling thread, where it stops when it is told to"
     /the training was cancelled/,
   );
 });
-
-function changed(changes: Partial<TrainingRequest["data"]>): TrainingRequest {
-  return { ...requestFor("small"), data: { ...data, ...changes } };
-}
-
-function sharedLabels(labels: readonly number[]): Uint16Array {
-  const shared = new Uint16Array(new SharedArrayBuffer(labels.length * 2));
-  shared.set(labels);
-  return shared;
-}
-
-async function assertRejects(promise: Promise<unknown>, code: ErrorCode, message: RegExp): Promise<void> {
-  await assert.rejects(promise, (thrown) => isAppError(thrown, code, message));
-}
-
-function isAppError(thrown: unknown, code: ErrorCode, message: RegExp): true {
-  assert.ok(thrown instanceof AppError, `${thrown}`);
-  assert.equal(thrown.code, code);
-  assert.match(thrown.message, message);
-  return true;
-}
