@@ -1,6 +1,8 @@
 /** A small data set that a network can learn in seconds: each class is a bright blot at its own place, in noise. */
 
+import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { createRandom } from "../../../lib/nn/random.ts";
+import type { TrainingRequest } from "../../../lib/nn/training.ts";
 import type { TrainingData } from "../../../lib/nn/training-data.ts";
 
 export interface BlotOptions {
@@ -47,4 +49,18 @@ export function greyBlotData(options: BlotOptions): TrainingData {
     pixels.set(data.pixels.subarray(3 * image * area, (3 * image + 1) * area), image * area);
   }
   return { ...data, channels: 1, mean: [0.35], standardDeviation: [0.2], pixels };
+}
+
+/** The images of a short training that takes a second or two. */
+export const shortData = blotData({ images: 128 });
+
+/** A short training of a network, with other hyper-parameters put over its own. */
+export function shortTraining(network: string, changes: object = {}): TrainingRequest {
+  const overrides = {
+    epochs: 4,
+    batchSize: 32,
+    augmentation: { horizontalFlip: "none", translation: 1 },
+    intraOpThreads: 2,
+  };
+  return { network, data: shortData, config: resolveTrainingConfig(network, { ...overrides, ...changes }) };
 }

@@ -2,22 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ErrorCode } from "../../../lib/errors.ts";
-import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { startTraining, type TrainingRequest } from "../../../lib/nn/training.ts";
 import { assertRejects, isAppError } from "./app-errors.ts";
-import { blotData } from "./training-data.ts";
-
-const data = blotData({ images: 128 });
-const overrides = {
-  epochs: 4,
-  batchSize: 32,
-  augmentation: { horizontalFlip: "none", translation: 1 },
-  intraOpThreads: 2,
-};
-
-function requestFor(network: string, changes: object = {}): TrainingRequest {
-  return { network, data, config: resolveTrainingConfig(network, { ...overrides, ...changes }) };
-}
+import { blotData, shortData as data, shortTraining } from "./training-data.ts";
 
 const badRequests: Readonly<Record<string, { request: () => TrainingRequest; code: ErrorCode; message: RegExp }>> = {
   "a label out of range": {
@@ -43,42 +30,42 @@ const badRequests: Readonly<Record<string, { request: () => TrainingRequest; cod
     message: /must be positive/,
   },
   "a batch larger than the data": {
-    request: () => requestFor("small", { batchSize: 129 }),
+    request: () => shortTraining("small", { batchSize: 129 }),
     code: "CONFIGURATION_INVALID",
     message: /batchSize 129 is more than the 128 images/,
   },
   "a batch larger than what validation leaves": {
-    request: () => requestFor("small", { batchSize: 100, validationShare: 0.25 }),
+    request: () => shortTraining("small", { batchSize: 100, validationShare: 0.25 }),
     code: "CONFIGURATION_INVALID",
     message: /batchSize 100 is more than the 96 images/,
   },
   "a class too small for the validation": {
-    request: () => requestFor("small", { validationShare: 0.01 }),
+    request: () => shortTraining("small", { validationShare: 0.01 }),
     code: "CONFIGURATION_INVALID",
     message: /32 images of class upper left leaves none to validate on/,
   },
   "a learning rate of 0": {
-    request: () => requestFor("small", { optimizer: { learningRate: 0 } }),
+    request: () => shortTraining("small", { optimizer: { learningRate: 0 } }),
     code: "CONFIGURATION_INVALID",
     message: /optimizer\.learningRate/,
   },
   "a negative learning rate": {
-    request: () => requestFor("paper", { optimizer: { learningRate: -0.1 } }),
+    request: () => shortTraining("paper", { optimizer: { learningRate: -0.1 } }),
     code: "CONFIGURATION_INVALID",
     message: /optimizer\.learningRate/,
   },
   "zero epochs": {
-    request: () => requestFor("small", { epochs: 0 }),
+    request: () => shortTraining("small", { epochs: 0 }),
     code: "CONFIGURATION_INVALID",
     message: /epochs/,
   },
   "an unknown network": {
-    request: () => ({ ...requestFor("small"), network: "huge" }),
+    request: () => ({ ...shortTraining("small"), network: "huge" }),
     code: "NETWORK_UNKNOWN",
     message: /these are: small, /,
   },
   "an engine that is not there": {
-    request: () => ({ ...requestFor("small"), engine: "abacus" }),
+    request: () => ({ ...shortTraining("small"), engine: "abacus" }),
     code: "ENGINE_UNAVAILABLE",
     message: /set MILLRACE_ENGINE to onnxruntime or tensorflow/,
   },
@@ -99,13 +86,13 @@ for (const [network, size, layer] of [
 ] as const) {
   test(`images too small for ${network} are an error that names the layer`, async () => {
     const tiny = blotData({ images: 128, size });
-    const job = startTraining({ ...requestFor(network, { augmentation: { translation: 0 } }), data: tiny });
+    const job = startTraining({ ...shortTraining(network, { augmentation: { translation: 0 } }), data: tiny });
     await assertRejects(job.result, "DATASET_INVALID", new RegExp(layer));
   });
 }
 
 function changed(changes: Partial<TrainingRequest["data"]>): TrainingRequest {
-  return { ...requestFor("small"), data: { ...data, ...changes } };
+  return { ...shortTraining("small"), data: { ...data, ...changes } };
 }
 
 function sharedLabels(labels: readonly number[]): Uint16Array {

@@ -3,36 +3,20 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../../lib/errors.ts";
 import { type CheckpointTensors, decodeCheckpoint, encodeCheckpoint } from "../../../lib/nn/checkpoint.ts";
-import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { createInferenceWorker } from "../../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../../lib/nn/metrics.ts";
 import { predictWithLayersModel } from "../../../lib/nn/parity.ts";
 import { train } from "../../../lib/nn/trainer.ts";
-import {
-  type EpochReport,
-  startTraining,
-  type TrainingProgress,
-  type TrainingRequest,
-} from "../../../lib/nn/training.ts";
+import { type EpochReport, startTraining, type TrainingProgress } from "../../../lib/nn/training.ts";
 import { assertRejects } from "./app-errors.ts";
 import { assertAllClose } from "./layer-harness.ts";
-import { blotData } from "./training-data.ts";
-
-const data = blotData({ images: 128 });
-const overrides = {
-  epochs: 4,
-  batchSize: 32,
-  augmentation: { horizontalFlip: "none", translation: 1 },
-  intraOpThreads: 2,
-};
-
-function requestFor(network: string, changes: object = {}): TrainingRequest {
-  return { network, data, config: resolveTrainingConfig(network, { ...overrides, ...changes }) };
-}
+import { blotData, shortData as data, shortTraining } from "./training-data.ts";
 
 test("a trained model classifies images it has not seen, through ONNX as through TensorFlow.js", async () => {
   const reports: EpochReport[] = [];
-  const { result } = startTraining(requestFor("small", { epochs: 12 }), { onEpoch: (report) => reports.push(report) });
+  const { result } = startTraining(shortTraining("small", { epochs: 12 }), {
+    onEpoch: (report) => reports.push(report),
+  });
   const { onnx, layersModel, epochs, config, parameterCount, forwardFlopsPerImage } = await result;
   assert.deepEqual(reports, epochs);
   assert.deepEqual(
@@ -60,12 +44,13 @@ test("a trained model classifies images it has not seen, through ONNX as through
 
 test("the paper's network with its dropout learns too", async () => {
   const changes = { epochs: 2, intraOpThreads: 1 };
-  const { epochs } = await startTraining(requestFor("paper", changes)).result;
+  const { epochs } = await startTraining(shortTraining("paper", changes)).result;
   assert.ok((epochs[1]?.loss ?? 9) < (epochs[0]?.loss ?? 0), `losses ${epochs.map(({ loss }) => loss)}`);
 });
 
 test("the same seed gives the same model bit for bit, another seed another", async () => {
-  const trainOnce = async (seed: number) => (await startTraining(requestFor("small", { seed, epochs: 2 })).result).onnx;
+  const trainOnce = async (seed: number) =>
+    (await startTraining(shortTraining("small", { seed, epochs: 2 })).result).onnx;
   const [first, second, other] = [await trainOnce(1), await trainOnce(1), await trainOnce(2)];
   assert.deepEqual(first, second);
   assert.notDeepEqual(first, other);
@@ -74,7 +59,7 @@ test("the same seed gives the same model bit for bit, another seed another", asy
 for (const network of ["small", "paper"]) {
   test(`a training of ${network} resumed from a checkpoint ends with the same bits as one without a break`, async () => {
     const checkpoints: Uint8Array[] = [];
-    const request = requestFor(network, { epochs: 3 });
+    const request = shortTraining(network, { epochs: 3 });
     const whole = await startTraining(request, { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
     assert.equal(checkpoints.length, 3);
     const [, checkpoint = new Uint8Array()] = checkpoints;
@@ -90,22 +75,23 @@ for (const network of ["small", "paper"]) {
 
 test("a checkpoint of another training is refused, and so is a damaged one", async () => {
   const checkpoints: Uint8Array[] = [];
-  await startTraining(requestFor("small", { epochs: 1 }), { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
+  await startTraining(shortTraining("small", { epochs: 1 }), { onCheckpoint: (bytes) => checkpoints.push(bytes) })
+    .result;
   const [checkpoint = new Uint8Array()] = checkpoints;
-  const other = startTraining({ ...requestFor("small", { epochs: 2 }), checkpoint });
+  const other = startTraining({ ...shortTraining("small", { epochs: 2 }), checkpoint });
   await assertRejects(other.result, "CONFIGURATION_INVALID", /another training: its config/);
-  const truncated = startTraining({ ...requestFor("small", { epochs: 1 }), checkpoint: checkpoint.slice(0, -4) });
+  const truncated = startTraining({ ...shortTraining("small", { epochs: 1 }), checkpoint: checkpoint.slice(0, -4) });
   await assertRejects(truncated.result, "ARTIFACT_CORRUPT", /bytes/);
 });
 
 test("a checkpoint whose tensors are not those of the network is refused, whichever they are", async () => {
   const changes = { epochs: 1, validationShare: 0.25, keep: "best", weightAveraging: { kind: "ema" } };
   const checkpoints: Uint8Array[] = [];
-  await startTraining(requestFor("small", changes), { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
+  await startTraining(shortTraining("small", changes), { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
   const whole = decodeCheckpoint(checkpoints[0] ?? new Uint8Array());
   const resume = (tensors: CheckpointTensors) => {
     const checkpoint = encodeCheckpoint({ ...whole, tensors });
-    return train({ ...requestFor("small", changes), checkpoint }, {}, () => false);
+    return train({ ...shortTraining("small", changes), checkpoint }, {}, () => false);
   };
   for (const group of ["state", "average", "best"] as const) {
     const [name = "", values = new Float32Array()] = [...whole.tensors[group]][0] ?? [];
@@ -149,7 +135,7 @@ test("cancelling rejects the result, ends the thread and silences the listeners"
     calls++;
     started();
   };
-  const job = startTraining(requestFor("paper", { epochs: 1000 }), { onEpoch: listen, onProgress: listen });
+  const job = startTraining(shortTraining("paper", { epochs: 1000 }), { onEpoch: listen, onProgress: listen });
   const rejected = assertRejects(job.result, "CANCELLED", /cancelled/);
   await running;
   await job.cancel();
@@ -160,7 +146,7 @@ test("cancelling rejects the result, ends the thread and silences the listeners"
 });
 
 test("a training cancelled before it has begun ends as well", async () => {
-  const job = startTraining(requestFor("small"));
+  const job = startTraining(shortTraining("small"));
   const rejected = assertRejects(job.result, "CANCELLED", /cancelled/);
   await job.cancel();
   await rejected;
@@ -168,7 +154,7 @@ test("a training cancelled before it has begun ends as well", async () => {
 
 test("progress is told after every step where it is not held back, and counts the steps of the epoch", async () => {
   const seen: TrainingProgress[] = [];
-  const request = { ...requestFor("small", { epochs: 2, batchSize: 8 }), pace: { progressMs: 0 } };
+  const request = { ...shortTraining("small", { epochs: 2, batchSize: 8 }), pace: { progressMs: 0 } };
   await startTraining(request, { onProgress: (progress) => seen.push(progress) }).result;
   const expected = [1, 2].flatMap((epoch) => Array.from({ length: 16 }, (_, index) => [epoch, index + 1, 16]));
   assert.deepEqual(
@@ -180,7 +166,7 @@ test("progress is told after every step where it is not held back, and counts th
 
 test("a loss that is no number any more stops the training and names the epoch and step", async () => {
   const optimizer = { kind: "sgd", learningRate: 1e30, momentum: 0.9 };
-  const job = startTraining(requestFor("small", { optimizer, schedule: { kind: "constant" } }));
+  const job = startTraining(shortTraining("small", { optimizer, schedule: { kind: "constant" } }));
   await assertRejects(job.result, "TRAINING_DIVERGED", /epoch 1, step \d+/);
 });
 
@@ -192,7 +178,7 @@ test("a loss that explodes stops the training, and no checkpoint is made of it",
     optimizer: { learningRate: 12 },
   };
   const checkpoints: Uint8Array[] = [];
-  const request = requestFor("small", changes);
+  const request = shortTraining("small", changes);
   const job = startTraining(request, { onCheckpoint: (bytes) => checkpoints.push(bytes) });
   await assertRejects(job.result, "TRAINING_DIVERGED", /mean loss grew to .* smaller learning rate/);
   assert.ok(checkpoints.length > 0, "it went well for some epochs");
@@ -203,7 +189,7 @@ test("a loss that explodes stops the training, and no checkpoint is made of it",
 });
 
 test("a listener that throws ends the training with its error", async () => {
-  const job = startTraining(requestFor("small", { epochs: 1000 }), {
+  const job = startTraining(shortTraining("small", { epochs: 1000 }), {
     onEpoch: () => {
       throw new AppError("STREAM_FULL", "no room for the event");
     },
@@ -214,7 +200,7 @@ test("a listener that throws ends the training with its error", async () => {
 test("the loop can run on the calling thread, where it stops when it is told to", async () => {
   let steps = 0;
   await assertRejects(
-    train(requestFor("small"), {}, () => ++steps > 2),
+    train(shortTraining("small"), {}, () => ++steps > 2),
     "CANCELLED",
     /the training was cancelled/,
   );
