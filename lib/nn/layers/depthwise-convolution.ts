@@ -15,8 +15,8 @@ import {
   type Window,
 } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
-import { turnedPads } from "./convolution.ts";
 import type { LayerDefinition, LayerNode } from "./definition.ts";
+import { turnedPads } from "./direct-convolution.ts";
 import { biasOptions, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
 import { convolutionWindow } from "./window.ts";
 

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { named } from "../named.ts";
 import { convolution, reduce, type Window } from "../onnx/operators.ts";
-import { convolutionInputGradient, convolutionKernelGradient, kernelAxes } from "./convolution.ts";
+import { kernelAxes } from "./convolution.ts";
 import type { LayerDefinition, LayerNode } from "./definition.ts";
 import {
   depthwiseAxes,
@@ -10,6 +10,7 @@ import {
   depthwiseInputGradient,
   depthwiseKernelGradient,
 } from "./depthwise-convolution.ts";
+import { directConvolution } from "./direct-convolution.ts";
 import { absentOption, biasOptions, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
 import { convolutionWindow } from "./window.ts";
 
@@ -49,16 +50,17 @@ export const separableConvolutionLayer: LayerDefinition = {
     const window = windowOf(node);
     const [depthwise, pointwise] = [named(weights, "depthwise_kernel"), named(weights, "pointwise_kernel")];
     const between = depthwiseConvolution(graph, { x, kernel: depthwise }, window);
+    const mixed = directConvolution(graph, { x: between, kernel: pointwise, bias: weights.bias }, point);
     return {
-      output: convolution(graph, { x: between, kernel: pointwise, bias: weights.bias }, point),
+      output: mixed.output,
       backward(gradient) {
-        const operands = { x: between, kernel: pointwise, gradient };
-        const inner = { x, kernel: depthwise, gradient: convolutionInputGradient(graph, operands, point) };
+        const { x: toBetween = gradient, kernel: toPointwise } = mixed.backward(gradient, true);
+        const inner = { x, kernel: depthwise, gradient: toBetween };
         return {
           inputs: [needsGradient[0] ? depthwiseInputGradient(graph, inner, window) : undefined],
           weights: {
             depthwise_kernel: depthwiseKernelGradient(graph, inner, window),
-            pointwise_kernel: convolutionKernelGradient(graph, operands, point),
+            pointwise_kernel: toPointwise,
             ...(weights.bias && { bias: reduce(graph, "ReduceSum", gradient, [0, 2, 3]) }),
           },
         };

@@ -79,6 +79,22 @@ export function matMul(graph: Graph, left: Value, right: Value): Value {
   return one(graph, "MatMul", [left, right], [...batch, m, n], left.type);
 }
 
+/** Product of two matrices, either of them transposed on the way at no cost. */
+export function gemm(
+  graph: Graph,
+  left: Value,
+  right: Value,
+  { transposeLeft = false, transposeRight = false }: { transposeLeft?: boolean; transposeRight?: boolean },
+): Value {
+  const [m, inner] = transposeLeft ? left.shape.toReversed() : left.shape;
+  const [rows, n] = transposeRight ? right.shape.toReversed() : right.shape;
+  if (left.shape.length !== 2 || right.shape.length !== 2 || inner !== rows) {
+    throw shapeError(`cannot multiply matrices ${formatShape(left.shape)} and ${formatShape(right.shape)}`);
+  }
+  const attributes = { transA: Number(transposeLeft), transB: Number(transposeRight) };
+  return one(graph, "Gemm", [left, right], [m ?? 0, n ?? 0], left.type, attributes);
+}
+
 /** Joins values along an axis. */
 export function concat(graph: Graph, values: readonly Value[], axis: number): Value {
   const first = single(values);
