@@ -1,7 +1,8 @@
 /**
  * How fast a training step runs at batch 64: images and floating-point operations a second of our compiled step, beside what
  * ONNX Runtime's bare forward convolution reaches in the same run, and beside TensorFlow.js on WebAssembly. A step counts as
- * three forward passes, convolutions and matrix products only, so that everything else it does shows as a loss.
+ * three forward passes, convolutions and matrix products only, so that everything else it does shows as a loss. Convolutions count as
+ * direct ones do, whichever way they are calculated: Winograd's algorithm multiplies less, and shows as a higher rate.
  *
  * TensorFlow.js is measured twice: with its own kernels, of which one that it lacks is supplied, and with the fastest that
  * can be put together from its others (wasm-kernels.ts). Their gradients are compared with its CPU backend's first.

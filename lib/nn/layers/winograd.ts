@@ -47,16 +47,17 @@ const outputMatrix = [
 /**
  * Whether the window is one that this file has, and the arithmetic is so much less than a direct convolution's that it pays for
  * what is moved to and fro. Along an axis, transforming multiplies each pixel with its whole row, so few channels do not pay, and the less
- * the larger the image is.
+ * the larger the image is. Where the tiles of a step would be too large to keep for the way back, the answer is no as well.
  */
 export function isWinogradFaster({ x, kernel }: ConvolutionOperands, window: Window): boolean {
   const { strides, dilations } = window;
   if ([...strides, ...dilations].some((length) => length !== 1)) return false;
   if (window.kernel.some((length) => length !== 3)) return false;
-  const [, channels, height, width] = x.shape.map(fixed) as [number, number, number, number];
+  const [n, channels, height, width] = x.shape.map(fixed) as [number, number, number, number];
   const kernels = fixed(kernel.shape[0]);
   const [rows, columns] = [windowCount(height, window, 0), windowCount(width, window, 1)];
   const [tall, wide] = [tileInputs * tileCount(rows), tileInputs * tileCount(columns)];
+  if (n * channels * tall * wide > mostElements) return false;
   const direct = 9 * channels * kernels * rows * columns;
   const products = channels * kernels * tall * wide;
   const transforms = (channels * height * (width + tall) + kernels * rows * (tall + columns)) * wide;
@@ -65,6 +66,9 @@ export function isWinogradFaster({ x, kernel }: ConvolutionOperands, window: Win
 
 /** Share of a direct convolution's multiplications up to which it is worthwhile: `small` and `resnet9` are fastest with it. */
 const worthwhile = 0.9;
+
+/** Of the tiles of one convolution: 128 MB in float32. */
+const mostElements = 2 ** 25;
 
 const tileCount = (outputs: number): number => Math.ceil(outputs / tileOutputs);
 
