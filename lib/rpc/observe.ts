@@ -3,7 +3,7 @@ import { context } from "@opentelemetry/api";
 import { joinSignals, onAbort, orAborted } from "../abort.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type ObservedCall, observeCall } from "./observed-call.ts";
+import { type IncomingCall, type ObservedCall, observeCall } from "./observed-call.ts";
 
 /**
  * The outermost interceptor of a server: a span whose parent is the caller's, a log line, the error that a client
@@ -12,7 +12,8 @@ import { type ObservedCall, observeCall } from "./observed-call.ts";
  */
 export function observeCalls(logger: Logger, draining: AbortSignal): Interceptor {
   return (next) => async (request) => {
-    const call = observeCall(request, logger);
+    const { method, header: headers } = request;
+    const call = observeCall({ method, protocol: protocolOf(headers), headers }, logger);
     const joined = request.stream ? joinSignals(request.signal, draining) : undefined;
     const signal = joined?.signal ?? request.signal;
     const release = () => joined?.[Symbol.dispose]();
@@ -59,7 +60,14 @@ async function* observeMessages<T>(
   }
 }
 
-function inCall<T>(call: ObservedCall, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+function protocolOf(headers: Headers): IncomingCall["protocol"] {
+  const contentType = headers.get("content-type") ?? "";
+  if (contentType.startsWith("application/grpc-web")) return "grpc-web";
+  return contentType.startsWith("application/grpc") ? "grpc" : "connect";
+}
+
+/** Does a call's work inside its span, and rejects with the signal's reason as soon as that aborts. */
+export function inCall<T>(call: ObservedCall, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   return context.with(call.context, async () => {
     signal.throwIfAborted();
     return orAborted(work(), signal);

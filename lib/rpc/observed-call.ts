@@ -1,4 +1,6 @@
-import { Code, type ConnectError, type StreamRequest, type UnaryRequest } from "@connectrpc/connect";
+import type { IncomingHttpHeaders } from "node:http2";
+import type { DescMethod } from "@bufbuild/protobuf";
+import { Code, type ConnectError } from "@connectrpc/connect";
 import {
   type Context,
   context,
@@ -28,10 +30,20 @@ const serverFaults: ReadonlySet<Code> = new Set([
 /** Codes behind which there is a mistake or damage that somebody has to look into. */
 const alarming: ReadonlySet<Code> = new Set([Code.Unknown, Code.Internal, Code.DataLoss]);
 
-const headerGetter: TextMapGetter<Headers> = {
-  keys: (headers) => [...headers.keys()],
-  get: (headers, key) => headers.get(key) ?? undefined,
+/** Headers as connect-node has them, or as Node has them. */
+type CallHeaders = Headers | IncomingHttpHeaders;
+
+const headerGetter: TextMapGetter<CallHeaders> = {
+  keys: (headers) => (headers instanceof Headers ? [...headers.keys()] : Object.keys(headers)),
+  get: (headers, key) => (headers instanceof Headers ? (headers.get(key) ?? undefined) : headers[key]),
 };
+
+/** A call that has come in. */
+export interface IncomingCall {
+  readonly method: DescMethod;
+  readonly protocol: "connect" | "grpc" | "grpc-web";
+  readonly headers: CallHeaders;
+}
 
 /** One call as telemetry sees it. The first outcome counts; what is said after it has no effect on span and log. */
 export interface ObservedCall {
@@ -43,10 +55,9 @@ export interface ObservedCall {
 }
 
 /** Begins the span of a call, as a child of its caller's. */
-export function observeCall(request: UnaryRequest | StreamRequest, logger: Logger): ObservedCall {
-  const method = `${request.service.typeName}/${request.method.name}`;
-  const protocol = protocolOf(request.header);
-  const parent = propagation.extract(context.active(), request.header, headerGetter);
+export function observeCall({ method: descriptor, protocol, headers }: IncomingCall, logger: Logger): ObservedCall {
+  const method = `${descriptor.parent.typeName}/${descriptor.name}`;
+  const parent = propagation.extract(context.active(), headers, headerGetter);
   const span = startSpan(method, {
     kind: SpanKind.SERVER,
     parent,
@@ -97,12 +108,6 @@ function markFailed(span: Span, thrown: unknown, error: ConnectError): void {
 function traceIdOf(span: Span): string | undefined {
   const spanContext = span.spanContext();
   return isSpanContextValid(spanContext) ? spanContext.traceId : undefined;
-}
-
-function protocolOf(headers: Headers): "connect" | "grpc" | "grpc-web" {
-  const contentType = headers.get("content-type") ?? "";
-  if (contentType.startsWith("application/grpc-web")) return "grpc-web";
-  return contentType.startsWith("application/grpc") ? "grpc" : "connect";
 }
 
 /** The name that gRPC uses: NotFound is NOT_FOUND. */

@@ -1,6 +1,12 @@
 import { createServer as createHttp1Server, type Server as Http1Server } from "node:http";
-import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from "node:http2";
-import type { AddressInfo, Socket } from "node:net";
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
+import type { AddressInfo, Server, Socket } from "node:net";
 import type { connectNodeAdapter } from "@connectrpc/connect-node";
 import { readOpening } from "./opening.ts";
 
@@ -15,6 +21,15 @@ const tcpKeepAliveMs = 60_000;
 export type HttpHandler = ReturnType<typeof connectNodeAdapter>;
 export type HttpRequest = Parameters<HttpHandler>[0];
 export type HttpResponse = Parameters<HttpHandler>[1];
+
+/** Takes an HTTP/2 stream before it becomes a request; false leaves it. */
+export type StreamHandler = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
+
+export interface PortHandlers {
+  readonly takeStream: StreamHandler;
+  /** Requests over HTTP/1.1, and over HTTP/2 those that were not taken. */
+  readonly answer: HttpHandler;
+}
 
 export interface PortLimits {
   /** HTTP/2 requests under way on one connection. */
@@ -42,16 +57,20 @@ export interface Port {
  * Tells the two protocols apart by the first bytes of a connection. The HTTP/1 server is the one that listens, so that
  * its watch over idle and slow connections works; its own connection listener sees only what is not HTTP/2.
  */
-export function createPort(handler: HttpHandler, limits: PortLimits): Port {
-  const http1 = createHttp1Server({ keepAliveTimeout: keepAliveMs }, handler);
+export function createPort({ takeStream, answer }: PortHandlers, limits: PortLimits): Port {
+  const http1 = createHttp1Server({ keepAliveTimeout: keepAliveMs }, answer);
   const http2 = createHttp2Server(
     {
       maxSessionMemory: limits.maxSessionMemoryMb,
       settings: { maxConcurrentStreams: limits.maxConcurrentStreams, initialWindowSize: limits.windowBytes },
     },
-    handler,
+    answer,
   );
-  const serveHttp1 = takeConnectionListener(http1);
+  const serveHttp1 = takeListeners(http1, "connection");
+  const serveHttp2 = takeListeners(http2, "stream");
+  http2.on("stream", (stream, headers, ...rest) => {
+    if (!takeStream(stream, headers)) serveHttp2(stream, headers, ...rest);
+  });
   const sessions = trackSessions(http2, limits.windowBytes);
   const sockets = new Set<Socket>();
   /** Sockets that have not yet shown which HTTP they speak. */
@@ -89,12 +108,12 @@ export function createPort(handler: HttpHandler, limits: PortLimits): Port {
   };
 }
 
-/** The server's own handling of a new connection, no longer called by the server itself. */
-function takeConnectionListener(server: Http1Server): (socket: Socket) => void {
-  const listeners = server.listeners("connection");
-  server.removeAllListeners("connection");
-  return (socket) => {
-    for (const listener of listeners) listener.call(server, socket);
+/** What the server itself does at an event, which it then no longer does. */
+function takeListeners(server: Server, event: "connection" | "stream"): (...details: unknown[]) => void {
+  const listeners = server.listeners(event);
+  server.removeAllListeners(event);
+  return (...details) => {
+    for (const listener of listeners) listener.apply(server, details);
   };
 }
 

@@ -1,5 +1,5 @@
 import { setMaxListeners } from "node:events";
-import type { DescService } from "@bufbuild/protobuf";
+import type { DescMethod, DescMethodUnary, DescService } from "@bufbuild/protobuf";
 import {
   type ConnectRouter,
   type ConnectRouterOptions,
@@ -8,7 +8,6 @@ import {
   type ServiceImpl,
 } from "@connectrpc/connect";
 import { compressionGzip } from "@connectrpc/connect-node";
-import { createValidateInterceptor } from "@connectrpc/validate";
 import { Health as HealthService } from "../../gen/grpc/health/v1/health_pb.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
@@ -18,6 +17,8 @@ import type { Health } from "./health.ts";
 import { observeCalls } from "./observe.ts";
 import { createPort, type HttpHandler, type HttpRequest, type HttpResponse, type PortLimits } from "./port.ts";
 import { registerReflection } from "./reflection.ts";
+import { createUnaryGrpc, type UnaryMethod } from "./unary-grpc.ts";
+import { checkRequests, createMessageCheck, type MessageCheck } from "./validation.ts";
 
 export interface RpcLimits extends PortLimits {
   /** Largest request message in bytes, also after decompression. */
@@ -42,12 +43,30 @@ const defaultLimits: RpcLimits = {
 /** A service and what implements it. Made by {@link rpcService}. */
 export interface RpcService {
   readonly service: DescService;
+  readonly unaryMethods: readonly UnaryMethod[];
   register(router: ConnectRouter, options: Partial<ConnectRouterOptions>): void;
 }
 
 /** Joins a service to its implementation; a method that is missing does not compile. */
 export function rpcService<Desc extends DescService>(service: Desc, implementation: ServiceImpl<Desc>): RpcService {
-  return { service, register: (router, options) => router.service(service, implementation, options) };
+  return {
+    service,
+    unaryMethods: service.methods
+      .filter(isUnary)
+      .map((method) => ({ method, implementation: functionOf(implementation, method) })),
+    register: (router, options) => router.service(service, implementation, options),
+  };
+}
+
+function isUnary(method: DescMethod): method is DescMethodUnary {
+  return method.methodKind === "unary";
+}
+
+/** The type of an implementation has a function for each method of its service, under the method's local name. */
+function functionOf(implementation: object, { localName }: DescMethodUnary): UnaryMethod["implementation"] {
+  const found = (implementation as Record<string, UnaryMethod["implementation"]>)[localName];
+  if (found === undefined) throw new AppError("INTERNAL", `method ${localName} has no implementation`);
+  return found.bind(implementation);
 }
 
 export interface RpcServerOptions {
@@ -91,7 +110,11 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
   // Every open stream listens: that is no leak.
   setMaxListeners(0, draining.signal);
   health.register(services.map(({ service }) => service));
-  const port = createPort(createHandler(options, limits, draining.signal), limits);
+  const check = createMessageCheck();
+  const methods = services.flatMap(({ unaryMethods }) => unaryMethods);
+  const takeStream = createUnaryGrpc({ methods, check, logger: options.logger, ...limits });
+  const answer = createHandler(options, { limits, check, draining: draining.signal });
+  const port = createPort({ takeStream, answer }, limits);
 
   return {
     async listen({ host, port: wanted }) {
@@ -114,8 +137,14 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
   };
 }
 
-function createHandler(options: RpcServerOptions, limits: RpcLimits, draining: AbortSignal): HttpHandler {
-  const { services, health, logger, corsOrigins = [], fallback = notFound } = options;
+interface Shared {
+  readonly limits: RpcLimits;
+  readonly check: MessageCheck;
+  readonly draining: AbortSignal;
+}
+
+function createHandler(options: RpcServerOptions, { limits, check, draining }: Shared): HttpHandler {
+  const { health, logger, corsOrigins = [], fallback = notFound } = options;
   const router = createConnectRouter({
     readMaxBytes: limits.maxMessageBytes,
     maxTimeoutMs: limits.maxDeadlineMs,
@@ -123,7 +152,7 @@ function createHandler(options: RpcServerOptions, limits: RpcLimits, draining: A
     acceptCompression: [compressionGzip],
     compressMinBytes: Number.MAX_SAFE_INTEGER,
   });
-  registerAll(router, services, health, logger, draining);
+  registerAll(router, options, { check, draining });
   const answerPreflight = createCors(corsOrigins);
   const handleRpc = createAdapter(router, {
     logger,
@@ -139,12 +168,10 @@ function createHandler(options: RpcServerOptions, limits: RpcLimits, draining: A
 
 function registerAll(
   router: ConnectRouter,
-  services: readonly RpcService[],
-  health: Health,
-  logger: Logger,
-  draining: AbortSignal,
+  { services, health, logger }: RpcServerOptions,
+  { check, draining }: Omit<Shared, "limits">,
 ): void {
-  const interceptors: Interceptor[] = [observeCalls(logger, draining), createValidateInterceptor()];
+  const interceptors: Interceptor[] = [observeCalls(logger, draining), checkRequests(check)];
   for (const { register } of services) register(router, { interceptors });
   // Probes come every second and would bury what is worth seeing: these are neither traced nor logged.
   const ends = { shutdownSignal: draining };

@@ -1,0 +1,227 @@
+/**
+ * Unary gRPC calls without connect-node, whose handlers are pipelines of asynchronous iterables and cost several times the
+ * processor time of a whole call. A unary call is one message in and one message out, and this file is only about how they are
+ * framed: spans, logs, validation, deadlines and errors are those of every other call, by the same functions. What is not a
+ * plain binary message (streams, JSON, compressed requests) is left to connect-node.
+ */
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import { create, type DescMethodUnary, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { Code, ConnectError, createContextValues, type HandlerContext } from "@connectrpc/connect";
+import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import { AppError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { inCall } from "./observe.ts";
+import { observeCall } from "./observed-call.ts";
+import type { StreamHandler } from "./port.ts";
+import type { MessageCheck } from "./validation.ts";
+
+/** A unary method with its implementation. */
+export interface UnaryMethod {
+  readonly method: DescMethodUnary;
+  readonly implementation: (request: Message, context: HandlerContext) => unknown;
+}
+
+export interface UnaryGrpcOptions {
+  readonly methods: readonly UnaryMethod[];
+  readonly check: MessageCheck;
+  readonly logger: Logger;
+  readonly maxMessageBytes: number;
+  /** Deadline of a call whose client sets none. */
+  readonly defaultDeadlineMs: number;
+  /** Longest deadline that a client may set. */
+  readonly maxDeadlineMs: number;
+}
+
+const contentType = "application/grpc+proto";
+
+/** Takes the HTTP/2 streams that are unary gRPC calls of these methods; says which it took. */
+export function createUnaryGrpc(options: UnaryGrpcOptions): StreamHandler {
+  const methods = new Map<string, UnaryMethod>(
+    options.methods.map((unary) => [`/${unary.method.parent.typeName}/${unary.method.name}`, unary]),
+  );
+  return (stream, headers) => {
+    const unary = methods.get(headers[":path"] ?? "");
+    if (unary === undefined || !isPlainGrpc(headers)) return false;
+    void serve(options, unary, { stream, headers });
+    return true;
+  };
+}
+
+function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
+  const type = headers["content-type"];
+  const encoding = headers["grpc-encoding"] ?? "identity";
+  return (
+    headers[":method"] === "POST" && (type === "application/grpc" || type === contentType) && encoding === "identity"
+  );
+}
+
+interface Incoming {
+  readonly stream: ServerHttp2Stream;
+  readonly headers: IncomingHttpHeaders;
+}
+
+/** Answers one call. Never rejects: what goes wrong is in the answer, or the peer is gone. */
+async function serve(options: UnaryGrpcOptions, { method, implementation }: UnaryMethod, incoming: Incoming) {
+  const { stream, headers } = incoming;
+  const call = observeCall({ method, protocol: "grpc", headers }, options.logger);
+  const timeout = parseTimeout(headers["grpc-timeout"]?.toString() ?? null, options.maxDeadlineMs);
+  const timeoutMs = timeout.timeoutMs ?? options.defaultDeadlineMs;
+  const ending = new AbortController();
+  const expire = () => ending.abort(new ConnectError("the operation timed out", Code.DeadlineExceeded));
+  const timer = setTimeout(expire, timeoutMs);
+  stream.on("aborted", () => ending.abort(new AppError("CANCELLED", "the client went away")));
+  // An aborted stream ends with an error as well; there is nobody left to tell.
+  stream.on("error", () => {});
+  try {
+    if (timeout.error !== undefined) throw timeout.error;
+    const context = createContext(incoming, { method, signal: ending.signal, timeoutMs });
+    const answer = await inCall(call, ending.signal, async () => {
+      const request = parse(method, await readMessage(stream, options.maxMessageBytes));
+      options.check(method.input, request);
+      return implementation(request, context);
+    });
+    const bytes = toBinary(method.output, asMessage(method, answer));
+    call.succeed();
+    sendAnswer(stream, bytes, context);
+  } catch (thrown) {
+    sendError(stream, call.fail(thrown, ending.signal));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** What a handler may ask about its call. Headers are made when they are asked for, which is hardly ever. */
+function createContext(
+  { headers }: Incoming,
+  { method, signal, timeoutMs }: { method: DescMethodUnary; signal: AbortSignal; timeoutMs: number },
+): HandlerContext & { readonly sent: { header?: Headers; trailer?: Headers } } {
+  const deadline = performance.now() + timeoutMs;
+  const sent: { header?: Headers; trailer?: Headers } = {};
+  return {
+    sent,
+    method,
+    service: method.parent,
+    signal,
+    timeoutMs: () => Math.max(0, deadline - performance.now()),
+    requestMethod: "POST",
+    protocolName: "grpc",
+    url: `http://${headers[":authority"] ?? ""}${headers[":path"] ?? ""}`,
+    get requestHeader() {
+      return headersFrom(headers);
+    },
+    get responseHeader() {
+      sent.header ??= new Headers();
+      return sent.header;
+    },
+    get responseTrailer() {
+      sent.trailer ??= new Headers();
+      return sent.trailer;
+    },
+    values: createContextValues(),
+  };
+}
+
+function headersFrom(headers: IncomingHttpHeaders): Headers {
+  const result = new Headers();
+  for (const [name, value] of Object.entries(headers)) {
+    if (name.startsWith(":") || value === undefined) continue;
+    for (const each of [value].flat()) result.append(name, each);
+  }
+  return result;
+}
+
+function parse({ input }: DescMethodUnary, bytes: Uint8Array): Message {
+  try {
+    return fromBinary(input, bytes);
+  } catch (cause) {
+    // The status that gRPC has for this (https://grpc.github.io/grpc/core/md_doc_statuscodes.html).
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const text = `the request is no ${input.typeName}: ${reason}`;
+    throw new ConnectError(text, Code.Internal, undefined, undefined, cause);
+  }
+}
+
+function asMessage({ output }: DescMethodUnary, answer: unknown): Message {
+  return "$typeName" in (answer as object) ? (answer as Message) : create(output, answer as Record<string, unknown>);
+}
+
+/** Bytes before a message: a flag for compression, and its length (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md). */
+const prefixBytes = 5;
+
+/** The one message of a unary request. Rejects with what the protocol says of none, of more, and of too long a one. */
+function readMessage(stream: ServerHttp2Stream, maxBytes: number): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let received = 0;
+    stream.on("data", (chunk: Buffer) => {
+      received += chunk.length;
+      if (received <= prefixBytes + maxBytes) {
+        chunks.push(chunk);
+        return;
+      }
+      // Nothing of a message that is too long needs to be kept.
+      chunks.length = 0;
+      reject(tooLarge(`${received} bytes or more`, maxBytes));
+    });
+    stream.on("end", () => {
+      const [first] = chunks;
+      const all = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks);
+      try {
+        resolve(unframed(all, maxBytes));
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
+}
+
+function unframed(bytes: Buffer, maxBytes: number): Uint8Array {
+  if (bytes.length === 0) throw new ConnectError("the request has no message", Code.Unimplemented);
+  if (bytes.length < prefixBytes) throw incomplete();
+  if (bytes[0] !== 0)
+    throw new ConnectError("the message is compressed, but the call names no compression", Code.Internal);
+  const length = bytes.readUInt32BE(1);
+  if (length > maxBytes) throw tooLarge(`${length} bytes`, maxBytes);
+  if (bytes.length < prefixBytes + length) throw incomplete();
+  if (bytes.length > prefixBytes + length)
+    throw new ConnectError("the request has more than one message", Code.Unimplemented);
+  return bytes.subarray(prefixBytes);
+}
+
+function tooLarge(size: string, maxBytes: number): ConnectError {
+  return new ConnectError(`the message has ${size}, at most ${maxBytes} are taken`, Code.ResourceExhausted);
+}
+
+function incomplete(): ConnectError {
+  return new ConnectError("the request ends before its message does", Code.InvalidArgument);
+}
+
+function sendAnswer(
+  stream: ServerHttp2Stream,
+  message: Uint8Array,
+  { sent }: { readonly sent: { header?: Headers; trailer?: Headers } },
+): void {
+  if (stream.destroyed || stream.closed) return;
+  const headers = { ":status": 200, "content-type": contentType, ...Object.fromEntries(sent.header ?? []) };
+  stream.respond(headers, { waitForTrailers: true });
+  stream.on("wantTrailers", () =>
+    stream.sendTrailers({ ...Object.fromEntries(sent.trailer ?? []), "grpc-status": "0" }),
+  );
+  const prefix = Buffer.alloc(prefixBytes);
+  prefix.writeUInt32BE(message.length, 1);
+  // Corked, both leave in one frame, and the message is not copied.
+  stream.cork();
+  stream.write(prefix);
+  stream.end(message);
+  stream.uncork();
+}
+
+/** Trailers only: clients take headers as the point after which a call must not be tried again. */
+function sendError(stream: ServerHttp2Stream, error: ConnectError): void {
+  if (stream.destroyed || stream.closed) return;
+  const trailers = new Headers();
+  setTrailerStatus(trailers, error);
+  stream.respond({ ":status": 200, "content-type": contentType, ...Object.fromEntries(trailers) }, { endStream: true });
+  // The client may still be sending a request that nobody will read.
+  if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+}
