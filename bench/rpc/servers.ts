@@ -27,10 +27,14 @@ function predict({ input }: PredictRequest): PredictResponse {
   });
 }
 
+/** The methods besides Predict are never called. */
+const none = () => ({});
+const implementation = { predict, predictBatch: none, getModel: none, updateBatching: none };
+
 const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
   /** As every service has it: validation, spans (to nobody) and logs included. */
   async Millrace() {
-    const service = rpcService(PredictionService, { predict, getModel: () => ({}) });
+    const service = rpcService(PredictionService, implementation);
     const server = createRpcServer({ services: [service], health: createHealth(), logger });
     return (await server.listen({ host, port: 0 })).address;
   },
@@ -63,7 +67,7 @@ const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
   /** The router alone, on our port: neither validation, nor spans, nor logs. */
   async "connect-node"() {
     const router = createConnectRouter();
-    router.service(PredictionService, { predict, getModel: () => ({}) });
+    router.service(PredictionService, implementation);
     const answer = createAdapter(router, {
       logger,
       defaultDeadlineMs: 60_000,

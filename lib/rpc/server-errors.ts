@@ -1,9 +1,10 @@
 import { create, type DescMessage, type Message, type MessageInitShape } from "@bufbuild/protobuf";
 import { pathToString } from "@bufbuild/protobuf/reflect";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { anyPack, durationFromMs } from "@bufbuild/protobuf/wkt";
 import { ValidationError } from "@bufbuild/protovalidate";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts";
+import { type Status, StatusSchema } from "../../gen/google/rpc/status_pb.ts";
 import { AppError, type StatusName } from "../errors.ts";
 
 /** `google.rpc.ErrorInfo.domain` of every error that Millrace makes. */
@@ -46,6 +47,13 @@ export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: str
   const metadata: Record<string, string> = traceId === undefined ? {} : { trace_id: traceId };
   const info = detail(ErrorInfoSchema, { reason: "INTERNAL", domain: errorDomain, metadata });
   return new ConnectError("internal error", Code.Internal, undefined, [info], thrown);
+}
+
+/** An error that is part of an answer, as when one of several images fails: with the code, message and details of a call that fails with it. */
+export function statusFromError(thrown: unknown): Status {
+  const { code, rawMessage: message, details } = errorFromAppError(AppError.from(thrown));
+  const packed = details.filter((each): each is ErrorDetail => "desc" in each);
+  return create(StatusSchema, { code, message, details: packed.map(({ desc, value }) => anyPack(desc, value)) });
 }
 
 function errorFromAppError(error: AppError): ConnectError {

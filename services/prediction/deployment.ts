@@ -18,6 +18,7 @@ import type { Logger } from "../../lib/log.ts";
 import { applyChange, championAlias, championOf, emptyModelLog, type ModelLog } from "../../lib/registry/model-log.ts";
 import { withRetries } from "../../lib/retry.ts";
 import { failSpan, withSpan } from "../../lib/telemetry/spans.ts";
+import type { BatchSettings } from "./batcher.ts";
 import { type LoadedModel, loadModel } from "./serving.ts";
 
 export interface DeploymentOptions {
@@ -26,11 +27,15 @@ export interface DeploymentOptions {
   readonly modelName: string;
   /** Which process of the service this is. */
   readonly instanceId: string;
+  /** How batches are formed until something else is said. */
+  readonly batching: BatchSettings;
 }
 
 /** The model that answers, kept equal to the registry's champion. */
 export interface Deployment extends AsyncDisposable {
   readonly current: () => LoadedModel | undefined;
+  /** How batches are formed, by the model that answers and by every later one. */
+  batching: BatchSettings;
   /** Resolves when the registry was read and its champion, if it has one, is live. */
   readonly ready: Promise<void>;
 }
@@ -43,7 +48,8 @@ export function followChampion(options: DeploymentOptions): Deployment {
   const { bus, modelName } = options;
   const stopping = new AbortController();
   const { signal } = stopping;
-  const state: DeploymentState = { log: emptyModelLog(modelName), move: undefined, current: undefined };
+  const { batching } = options;
+  const state: DeploymentState = { log: emptyModelLog(modelName), move: undefined, current: undefined, batching };
   // Two queues: following waits for neither, and a broker that is away delays what is told, not what is served.
   const deployments = createQueue(bus.logger, signal);
   const announcements = createQueue(bus.logger, signal);
@@ -74,6 +80,13 @@ export function followChampion(options: DeploymentOptions): Deployment {
   });
   return {
     current: () => state.current,
+    get batching() {
+      return state.batching;
+    },
+    set batching(settings) {
+      state.current?.setBatching(settings);
+      state.batching = settings;
+    },
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
       stopping.abort(new AppError("SHUTTING_DOWN", "the prediction service is stopping"));
@@ -111,6 +124,7 @@ interface DeploymentState {
   /** The change that made the champion what it is. */
   move: ReceivedEvent | undefined;
   current: LoadedModel | undefined;
+  batching: BatchSettings;
 }
 
 /** What there is to tell, and the change that caused it. */
@@ -177,7 +191,11 @@ async function goLive(
   const logger = bus.logger.child({ model: champion.name, version: champion.version });
   const name = `model ${champion.name} version ${champion.version}`;
   try {
-    const next = await withRetries(loadRetryPausesMs, signal, () => loadModel(champion, artifacts));
+    const next = await withRetries(loadRetryPausesMs, signal, () =>
+      loadModel(champion, { artifacts, batching: state.batching }),
+    );
+    // They may have changed while it was loaded.
+    next.setBatching(state.batching);
     next.firstAnswerParent = span?.spanContext();
     const previous = state.current;
     state.current = next;

@@ -1,45 +1,68 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { context, type Link, type SpanContext, TraceFlags, trace } from "@opentelemetry/api";
 import type { ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import {
   type GetModelResponse,
   GetModelResponseSchema,
+  type PredictBatchRequest,
+  type PredictBatchResponse,
+  PredictBatchResponseSchema,
+  type PredictBatchResultSchema,
+  type PredictionTimingsSchema,
   type PredictRequest,
   type PredictResponse,
   PredictResponseSchema,
+  type UpdateBatchingRequest,
+  type UpdateBatchingResponse,
+  UpdateBatchingResponseSchema,
+  Priority as WirePriority,
 } from "../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../lib/errors.ts";
 import { decodeImage } from "../../lib/images/decode-image.ts";
+import { statusFromError } from "../../lib/rpc/server-errors.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
+import type { Priority } from "./batcher.ts";
+import type { Deployment } from "./deployment.ts";
 import type { LoadedModel } from "./serving.ts";
 
 export interface PredictionDependencies {
-  /** The model that answers now, if there is one yet. */
-  readonly current: () => LoadedModel | undefined;
+  readonly deployment: Pick<Deployment, "current" | "batching">;
   /** Name of the model that this service waits for, for the error before it is there. */
   readonly modelName: string;
 }
 
-/** The work of the service. */
+/** The work of the service. What is asked of a model throws MODEL_NOT_READY before the first is live. */
 export interface Prediction {
-  /** Classifies an image. MODEL_NOT_READY before the first model, IMAGE_UNREADABLE or IMAGE_TOO_LARGE for bad input. */
-  predict(request: PredictRequest): Promise<PredictResponse>;
-  /** Describes the model that answers. MODEL_NOT_READY before the first. */
+  /**
+   * Classifies an image. IMAGE_UNREADABLE or IMAGE_TOO_LARGE for bad input, QUEUE_FULL if too many wait; the signal's reason as
+   * soon as it aborts.
+   */
+  predict(request: PredictRequest, signal: AbortSignal): Promise<PredictResponse>;
+  /** Classifies several images with one model. What is wrong with one of them is its result. */
+  predictBatch(request: PredictBatchRequest, signal: AbortSignal): Promise<PredictBatchResponse>;
+  /** Describes the model that answers. */
   describe(): GetModelResponse;
+  /** Changes how batches are formed, and says what holds then. */
+  updateBatching(changes: UpdateBatchingRequest): UpdateBatchingResponse;
 }
 
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
+  const { deployment } = dependencies;
   return {
-    predict: async (request) => {
-      const model = requireModel(dependencies);
-      using _lease = model.lease();
-      const answer = await withSpan("classify", { attributes: attributesOf(model), links: linksTo(model) }, () =>
-        classify(model, request),
-      );
-      await noteFirstAnswer(model);
-      return answer;
-    },
+    predict: ({ input, topK, priority }, signal) =>
+      withModel(dependencies, async (model) => {
+        const settings = { topK, priority: priorityOf(priority), signal };
+        const classes = await classify(model, input.value ?? new Uint8Array(), settings);
+        return create(PredictResponseSchema, { ...classes, model: servedModel(model) });
+      }),
+    predictBatch: ({ images, topK, priority }, signal) =>
+      withModel(dependencies, async (model) => {
+        const settings = { topK, priority: priorityOf(priority), signal };
+        const results = await Promise.all(images.map((image) => resultOf(classify(model, image, settings))));
+        signal.throwIfAborted();
+        return create(PredictBatchResponseSchema, { results, model: servedModel(model) });
+      }),
     describe: () => {
       const model = requireModel(dependencies);
       return create(GetModelResponseSchema, {
@@ -48,11 +71,33 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
         deployedAt: timestampFromDate(model.deployedAt),
       });
     },
+    updateBatching({ maxBatchSize, maxDelayMs, maxQueueLength }) {
+      const before = deployment.batching;
+      deployment.batching = {
+        maxBatchSize: maxBatchSize ?? before.maxBatchSize,
+        maxDelayMs: maxDelayMs ?? before.maxDelayMs,
+        maxQueueLength: maxQueueLength ?? before.maxQueueLength,
+      };
+      return create(UpdateBatchingResponseSchema, deployment.batching);
+    },
   };
 }
 
-function requireModel({ current, modelName }: PredictionDependencies): LoadedModel {
-  const model = current();
+/** Answers with the model that is live now, which stays until it has answered. */
+async function withModel<T>(
+  dependencies: PredictionDependencies,
+  answerWith: (model: LoadedModel) => Promise<T>,
+): Promise<T> {
+  const model = requireModel(dependencies);
+  using _lease = model.lease();
+  const settings = { attributes: attributesOf(model), links: linksTo(model) };
+  const answer = await withSpan("classify", settings, () => answerWith(model));
+  await noteFirstAnswer(model);
+  return answer;
+}
+
+function requireModel({ deployment, modelName }: PredictionDependencies): LoadedModel {
+  const model = deployment.current();
   if (model !== undefined) return model;
   throw new AppError(
     "MODEL_NOT_READY",
@@ -63,22 +108,51 @@ function requireModel({ current, modelName }: PredictionDependencies): LoadedMod
   );
 }
 
-async function classify(model: LoadedModel, { input, topK }: PredictRequest): Promise<PredictResponse> {
+interface ClassifySettings {
+  readonly topK: number;
+  readonly priority: Priority;
+  readonly signal: AbortSignal;
+}
+
+/** The fields that Predict and the results of PredictBatch have in common. */
+interface ClassifiedImage {
+  readonly predictions: ReturnType<typeof ranked>;
+  readonly timings: MessageInitShape<typeof PredictionTimingsSchema>;
+}
+
+async function classify(
+  model: LoadedModel,
+  image: Uint8Array,
+  { topK, ...options }: ClassifySettings,
+): Promise<ClassifiedImage> {
   const { height = 0, width = 0, channels = 0 } = model.manifest.input ?? {};
-  const startedMs = performance.now();
-  const pixels = await decodeImage(input.value ?? new Uint8Array(), { height, width, channels });
-  const decodedMs = performance.now();
-  const { probabilities, durationMs } = await model.worker.run(pixels, 1);
-  const endedMs = performance.now();
-  return create(PredictResponseSchema, {
+  let decodeMs = 0;
+  const decode = async (): Promise<Uint8Array> => {
+    const startedMs = performance.now();
+    const pixels = await decodeImage(image, { height, width, channels });
+    decodeMs = performance.now() - startedMs;
+    return pixels;
+  };
+  const { output, queuedMs: queueMs, batchSize } = await model.classify(decode, options);
+  const { probabilities, inferenceMs } = output;
+  return {
     predictions: ranked(probabilities, model.manifest.classes, topK),
-    model: servedModel(model),
-    timings: {
-      decodeMs: decodedMs - startedMs,
-      inferenceMs: durationMs,
-      queueMs: Math.max(0, endedMs - decodedMs - durationMs),
-    },
-  });
+    timings: { decodeMs, queueMs, inferenceMs, batchSize },
+  };
+}
+
+/** An image's classes or its error. */
+async function resultOf(classes: Promise<ClassifiedImage>): Promise<MessageInitShape<typeof PredictBatchResultSchema>> {
+  try {
+    return { result: { case: "classes", value: await classes } };
+  } catch (error) {
+    return { result: { case: "error", value: statusFromError(error) } };
+  }
+}
+
+function priorityOf(priority: WirePriority): Priority {
+  if (priority === WirePriority.HIGH) return "high";
+  return priority === WirePriority.LOW ? "low" : "normal";
 }
 
 /** Classes by falling probability, at most `topK` of them; 0 is all. */

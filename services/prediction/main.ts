@@ -8,10 +8,32 @@ import { predictionRoutes } from "./routes.ts";
 
 const schema = defineConfig("prediction", {
   modelName: z.string().default(defaultModelName).describe("name of the model whose champion answers"),
+  maxBatchSize: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(1024)
+    .default(32)
+    .describe("the most images that are classified together, 1 to 1024"),
+  maxBatchDelayMs: z.coerce
+    .number()
+    .min(0)
+    .max(1000)
+    .default(0)
+    .describe("milliseconds that an image waits for others while the network has nothing to do, 0 to 1000"),
+  maxQueueLength: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(100_000)
+    .default(512)
+    .describe("the most images that wait or are decoded at the same time, 1 to 100000; more are refused"),
 });
 
-await runService(schema, ({ config: { modelName }, bus, artifacts, instanceId }) => {
-  const deployment = followChampion({ bus, artifacts, modelName, instanceId });
-  const prediction = createPrediction({ current: deployment.current, modelName });
+await runService(schema, ({ config, bus, artifacts, instanceId }) => {
+  const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength } = config;
+  const batching = { maxBatchSize, maxDelayMs, maxQueueLength };
+  const deployment = followChampion({ bus, artifacts, modelName, instanceId, batching });
+  const prediction = createPrediction({ deployment, modelName });
   return { routes: [predictionRoutes(prediction)], ready: deployment.ready, resources: [deployment] };
 });

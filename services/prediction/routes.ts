@@ -5,7 +5,9 @@ import type { Prediction } from "./handlers.ts";
 /** The RPC surface of the prediction service. */
 export function predictionRoutes(prediction: Prediction): RpcService {
   return rpcService(PredictionService, {
-    predict: (request) => prediction.predict(request),
+    predict: (request, { signal }) => prediction.predict(request, signal),
+    predictBatch: (request, { signal }) => prediction.predictBatch(request, signal),
     getModel: () => prediction.describe(),
+    updateBatching: (changes) => prediction.updateBatching(changes),
   });
 }

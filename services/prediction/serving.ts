@@ -5,12 +5,27 @@ import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
+import { type Batched, type BatchSettings, createBatcher, type SubmitOptions } from "./batcher.ts";
+
+/** What the network says of one image. */
+export interface Classification {
+  /** Of each class, in label order. */
+  readonly probabilities: Float32Array;
+  /** Of the run that the image was in. */
+  readonly inferenceMs: number;
+}
 
 /** A model in memory, ready to answer. */
 export interface LoadedModel extends AsyncDisposable {
   readonly version: ModelVersion;
   readonly manifest: ModelManifest;
-  readonly worker: InferenceWorker;
+  /**
+   * Classifies an image, in a batch with others that come at the same time. `decode` gives its pixels, uint8 [C, H, W], and is called only if
+   * there is room for one more.
+   */
+  classify(decode: () => Promise<Uint8Array>, options?: SubmitOptions): Promise<Batched<Classification>>;
+  /** How batches are formed from now on. */
+  setBatching(settings: BatchSettings): void;
   readonly deployedAt: Date;
   /** Keeps the model in memory until the lease is disposed of: an answer under way is finished with the model it began with. */
   lease(): Disposable;
@@ -21,8 +36,13 @@ export interface LoadedModel extends AsyncDisposable {
 /** Answers on made-up pixels before the model counts as ready: the first runs of a session allocate and are slow. */
 const warmUpRuns = 3;
 
+export interface LoadOptions {
+  readonly artifacts: ArtifactStore;
+  readonly batching: BatchSettings;
+}
+
 /** Loads a version from the store, checked against its digests, and warms it up. */
-export async function loadModel(version: ModelVersion, artifacts: ArtifactStore): Promise<LoadedModel> {
+export async function loadModel(version: ModelVersion, { artifacts, batching }: LoadOptions): Promise<LoadedModel> {
   const attributes = {
     "millrace.model.name": version.name,
     "millrace.model.version": version.version,
@@ -39,10 +59,17 @@ export async function loadModel(version: ModelVersion, artifacts: ArtifactStore)
     throw thrown;
   }
   const leases = createLeases();
+  const batcher = createBatcher({
+    settings: batching,
+    run: (images: readonly Uint8Array[]) => runBatch(worker, images),
+  });
   return {
     version,
     manifest,
-    worker,
+    classify: batcher.submit,
+    setBatching(settings) {
+      batcher.settings = settings;
+    },
     deployedAt: new Date(),
     lease: leases.take,
     firstAnswerParent: undefined,
@@ -51,6 +78,21 @@ export async function loadModel(version: ModelVersion, artifacts: ArtifactStore)
       await worker[Symbol.asyncDispose]();
     },
   };
+}
+
+async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]): Promise<Classification[]> {
+  const pixels = new Uint8Array(images.reduce((sum, { length }) => sum + length, 0));
+  let start = 0;
+  for (const image of images) {
+    pixels.set(image, start);
+    start += image.length;
+  }
+  const { probabilities, durationMs } = await worker.run(pixels, images.length, { transfer: true });
+  const classes = probabilities.length / images.length;
+  return images.map((_, index) => ({
+    probabilities: probabilities.subarray(index * classes, (index + 1) * classes),
+    inferenceMs: durationMs,
+  }));
 }
 
 function createLeases() {

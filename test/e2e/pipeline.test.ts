@@ -113,6 +113,18 @@ test("a grpc-js client gets a prediction", async () => {
   checkAnswer(await predictOverGrpc(await picture()));
 });
 
+test("several images in one call get an answer each, and a broken one its error", async () => {
+  const client = createClient(PredictionService, { address: platform.services.addresses.prediction, retry: false });
+  const images = [await picture(), Buffer.from("no image"), await picture()];
+  const { results, model } = await client.predictBatch({ images, topK: 3 });
+  client.close();
+  assert.deepEqual(
+    results.map(({ result }) => result.case),
+    ["classes", "error", "classes"],
+  );
+  assert.equal(model?.runId, finished.run.runId);
+});
+
 test("bytes that are no image are an error that says so", async () => {
   await assert.rejects(predictOverGrpc(Buffer.from("no image at all")), hasCode("IMAGE_UNREADABLE"));
   const invalid = create(PredictRequestSchema);

@@ -2,18 +2,20 @@
 // @generated from file millrace/v1/prediction.proto (package millrace.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import type { Status } from "../../google/rpc/status_pb.ts";
+import { file_google_rpc_status } from "../../google/rpc/status_pb.ts";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file millrace/v1/prediction.proto.
  */
 export const file_millrace_v1_prediction: GenFile = /*@__PURE__*/
-  fileDesc("ChxtaWxscmFjZS92MS9wcmVkaWN0aW9uLnByb3RvEgttaWxscmFjZS52MSJJCg5QcmVkaWN0UmVxdWVzdBIYCgVpbWFnZRgBIAEoDEIHukgEegIQAUgAEg0KBXRvcF9rGAIgASgNQg4KBWlucHV0EgW6SAIIASKZAQoPUHJlZGljdFJlc3BvbnNlEiwKC3ByZWRpY3Rpb25zGAEgAygLMhcubWlsbHJhY2UudjEuUHJlZGljdGlvbhInCgVtb2RlbBgCIAEoCzIYLm1pbGxyYWNlLnYxLlNlcnZlZE1vZGVsEi8KB3RpbWluZ3MYAyABKAsyHi5taWxscmFjZS52MS5QcmVkaWN0aW9uVGltaW5ncyJFCgpQcmVkaWN0aW9uEg0KBWxhYmVsGAEgASgJEhMKC2NsYXNzX2luZGV4GAIgASgNEhMKC3Byb2JhYmlsaXR5GAMgASgBIhEKD0dldE1vZGVsUmVxdWVzdCJ9ChBHZXRNb2RlbFJlc3BvbnNlEicKBW1vZGVsGAEgASgLMhgubWlsbHJhY2UudjEuU2VydmVkTW9kZWwSDwoHY2xhc3NlcxgCIAMoCRIvCgtkZXBsb3llZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZAoLU2VydmVkTW9kZWwSDAoEbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEg4KBmRpZ2VzdBgDIAEoCRIWCg5kYXRhc2V0X2RpZ2VzdBgEIAEoCRIOCgZydW5faWQYBSABKAkiTgoRUHJlZGljdGlvblRpbWluZ3MSEAoIcXVldWVfbXMYASABKAESEQoJZGVjb2RlX21zGAIgASgBEhQKDGluZmVyZW5jZV9tcxgDIAEoATKsAQoRUHJlZGljdGlvblNlcnZpY2USSQoHUHJlZGljdBIbLm1pbGxyYWNlLnYxLlByZWRpY3RSZXF1ZXN0GhwubWlsbHJhY2UudjEuUHJlZGljdFJlc3BvbnNlIgOQAgESTAoIR2V0TW9kZWwSHC5taWxscmFjZS52MS5HZXRNb2RlbFJlcXVlc3QaHS5taWxscmFjZS52MS5HZXRNb2RlbFJlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
+  fileDesc("ChxtaWxscmFjZS92MS9wcmVkaWN0aW9uLnByb3RvEgttaWxscmFjZS52MSJ8Cg5QcmVkaWN0UmVxdWVzdBIYCgVpbWFnZRgBIAEoDEIHukgEegIQAUgAEg0KBXRvcF9rGAIgASgNEjEKCHByaW9yaXR5GAMgASgOMhUubWlsbHJhY2UudjEuUHJpb3JpdHlCCLpIBYIBAhABQg4KBWlucHV0EgW6SAIIASKZAQoPUHJlZGljdFJlc3BvbnNlEiwKC3ByZWRpY3Rpb25zGAEgAygLMhcubWlsbHJhY2UudjEuUHJlZGljdGlvbhInCgVtb2RlbBgCIAEoCzIYLm1pbGxyYWNlLnYxLlNlcnZlZE1vZGVsEi8KB3RpbWluZ3MYAyABKAsyHi5taWxscmFjZS52MS5QcmVkaWN0aW9uVGltaW5ncyJ0ChNQcmVkaWN0QmF0Y2hSZXF1ZXN0EhsKBmltYWdlcxgBIAMoDEILukgIkgEFCAEQgAISDQoFdG9wX2sYAiABKA0SMQoIcHJpb3JpdHkYAyABKA4yFS5taWxscmFjZS52MS5Qcmlvcml0eUIIukgFggECEAEicQoUUHJlZGljdEJhdGNoUmVzcG9uc2USMAoHcmVzdWx0cxgBIAMoCzIfLm1pbGxyYWNlLnYxLlByZWRpY3RCYXRjaFJlc3VsdBInCgVtb2RlbBgCIAEoCzIYLm1pbGxyYWNlLnYxLlNlcnZlZE1vZGVsInEKElByZWRpY3RCYXRjaFJlc3VsdBIsCgdjbGFzc2VzGAEgASgLMhkubWlsbHJhY2UudjEuSW1hZ2VDbGFzc2VzSAASIwoFZXJyb3IYAiABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQggKBnJlc3VsdCJtCgxJbWFnZUNsYXNzZXMSLAoLcHJlZGljdGlvbnMYASADKAsyFy5taWxscmFjZS52MS5QcmVkaWN0aW9uEi8KB3RpbWluZ3MYAiABKAsyHi5taWxscmFjZS52MS5QcmVkaWN0aW9uVGltaW5ncyJFCgpQcmVkaWN0aW9uEg0KBWxhYmVsGAEgASgJEhMKC2NsYXNzX2luZGV4GAIgASgNEhMKC3Byb2JhYmlsaXR5GAMgASgBIhEKD0dldE1vZGVsUmVxdWVzdCJ9ChBHZXRNb2RlbFJlc3BvbnNlEicKBW1vZGVsGAEgASgLMhgubWlsbHJhY2UudjEuU2VydmVkTW9kZWwSDwoHY2xhc3NlcxgCIAMoCRIvCgtkZXBsb3llZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZAoLU2VydmVkTW9kZWwSDAoEbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEg4KBmRpZ2VzdBgDIAEoCRIWCg5kYXRhc2V0X2RpZ2VzdBgEIAEoCRIOCgZydW5faWQYBSABKAkiYgoRUHJlZGljdGlvblRpbWluZ3MSEAoIcXVldWVfbXMYASABKAESEQoJZGVjb2RlX21zGAIgASgBEhQKDGluZmVyZW5jZV9tcxgDIAEoARISCgpiYXRjaF9zaXplGAQgASgNItkBChVVcGRhdGVCYXRjaGluZ1JlcXVlc3QSJwoObWF4X2JhdGNoX3NpemUYASABKA1CCrpIByoFGIAIKAFIAIgBARIyCgxtYXhfZGVsYXlfbXMYAiABKAFCF7pIFBISGQAAAAAAQI9AKQAAAAAAAAAASAGIAQESKgoQbWF4X3F1ZXVlX2xlbmd0aBgDIAEoDUILukgIKgYYoI0GKAFIAogBAUIRCg9fbWF4X2JhdGNoX3NpemVCDwoNX21heF9kZWxheV9tc0ITChFfbWF4X3F1ZXVlX2xlbmd0aCJgChZVcGRhdGVCYXRjaGluZ1Jlc3BvbnNlEhYKDm1heF9iYXRjaF9zaXplGAEgASgNEhQKDG1heF9kZWxheV9tcxgCIAEoARIYChBtYXhfcXVldWVfbGVuZ3RoGAMgASgNKl4KCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEQoNUFJJT1JJVFlfSElHSBABEhMKD1BSSU9SSVRZX05PUk1BTBACEhAKDFBSSU9SSVRZX0xPVxADMuECChFQcmVkaWN0aW9uU2VydmljZRJJCgdQcmVkaWN0EhsubWlsbHJhY2UudjEuUHJlZGljdFJlcXVlc3QaHC5taWxscmFjZS52MS5QcmVkaWN0UmVzcG9uc2UiA5ACARJYCgxQcmVkaWN0QmF0Y2gSIC5taWxscmFjZS52MS5QcmVkaWN0QmF0Y2hSZXF1ZXN0GiEubWlsbHJhY2UudjEuUHJlZGljdEJhdGNoUmVzcG9uc2UiA5ACARJMCghHZXRNb2RlbBIcLm1pbGxyYWNlLnYxLkdldE1vZGVsUmVxdWVzdBodLm1pbGxyYWNlLnYxLkdldE1vZGVsUmVzcG9uc2UiA5ACARJZCg5VcGRhdGVCYXRjaGluZxIiLm1pbGxyYWNlLnYxLlVwZGF0ZUJhdGNoaW5nUmVxdWVzdBojLm1pbGxyYWNlLnYxLlVwZGF0ZUJhdGNoaW5nUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * An image to classify.
@@ -43,6 +45,13 @@ export type PredictRequest = Message<"millrace.v1.PredictRequest"> & {
    * @generated from field: uint32 top_k = 2;
    */
   topK: number;
+
+  /**
+   * Which requests go first when there are more than can be answered at once.
+   *
+   * @generated from field: millrace.v1.Priority priority = 3;
+   */
+  priority: Priority;
 };
 
 /**
@@ -88,6 +97,134 @@ export const PredictResponseSchema: GenMessage<PredictResponse> = /*@__PURE__*/
   messageDesc(file_millrace_v1_prediction, 1);
 
 /**
+ * Images to classify.
+ *
+ * @generated from message millrace.v1.PredictBatchRequest
+ */
+export type PredictBatchRequest = Message<"millrace.v1.PredictBatchRequest"> & {
+  /**
+   * Encoded images, as in PredictRequest. The request as a whole is at most 8 MiB.
+   *
+   * @generated from field: repeated bytes images = 1;
+   */
+  images: Uint8Array[];
+
+  /**
+   * How many classes to return for each, most probable first; 0 returns all.
+   *
+   * @generated from field: uint32 top_k = 2;
+   */
+  topK: number;
+
+  /**
+   * Which requests go first when there are more than can be answered at once.
+   *
+   * @generated from field: millrace.v1.Priority priority = 3;
+   */
+  priority: Priority;
+};
+
+/**
+ * Describes the message millrace.v1.PredictBatchRequest.
+ * Use `create(PredictBatchRequestSchema)` to create a new message.
+ */
+export const PredictBatchRequestSchema: GenMessage<PredictBatchRequest> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 2);
+
+/**
+ * The classes of several images.
+ *
+ * @generated from message millrace.v1.PredictBatchResponse
+ */
+export type PredictBatchResponse = Message<"millrace.v1.PredictBatchResponse"> & {
+  /**
+   * One for each image, in their order.
+   *
+   * @generated from field: repeated millrace.v1.PredictBatchResult results = 1;
+   */
+  results: PredictBatchResult[];
+
+  /**
+   * The model that answered.
+   *
+   * @generated from field: millrace.v1.ServedModel model = 2;
+   */
+  model?: ServedModel | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.PredictBatchResponse.
+ * Use `create(PredictBatchResponseSchema)` to create a new message.
+ */
+export const PredictBatchResponseSchema: GenMessage<PredictBatchResponse> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 3);
+
+/**
+ * What became of one of several images.
+ *
+ * @generated from message millrace.v1.PredictBatchResult
+ */
+export type PredictBatchResult = Message<"millrace.v1.PredictBatchResult"> & {
+  /**
+   * Either is set.
+   *
+   * @generated from oneof millrace.v1.PredictBatchResult.result
+   */
+  result: {
+    /**
+     * Its classes.
+     *
+     * @generated from field: millrace.v1.ImageClasses classes = 1;
+     */
+    value: ImageClasses;
+    case: "classes";
+  } | {
+    /**
+     * Why there are none, with the details that Predict would have given.
+     *
+     * @generated from field: google.rpc.Status error = 2;
+     */
+    value: Status;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message millrace.v1.PredictBatchResult.
+ * Use `create(PredictBatchResultSchema)` to create a new message.
+ */
+export const PredictBatchResultSchema: GenMessage<PredictBatchResult> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 4);
+
+/**
+ * The classes of one of several images.
+ *
+ * @generated from message millrace.v1.ImageClasses
+ */
+export type ImageClasses = Message<"millrace.v1.ImageClasses"> & {
+  /**
+   * Most probable first.
+   *
+   * @generated from field: repeated millrace.v1.Prediction predictions = 1;
+   */
+  predictions: Prediction[];
+
+  /**
+   * Where the time went.
+   *
+   * @generated from field: millrace.v1.PredictionTimings timings = 2;
+   */
+  timings?: PredictionTimings | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.ImageClasses.
+ * Use `create(ImageClassesSchema)` to create a new message.
+ */
+export const ImageClassesSchema: GenMessage<ImageClasses> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 5);
+
+/**
  * One class and its probability.
  *
  * @generated from message millrace.v1.Prediction
@@ -120,7 +257,7 @@ export type Prediction = Message<"millrace.v1.Prediction"> & {
  * Use `create(PredictionSchema)` to create a new message.
  */
 export const PredictionSchema: GenMessage<Prediction> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 2);
+  messageDesc(file_millrace_v1_prediction, 6);
 
 /**
  * Nothing to choose.
@@ -135,7 +272,7 @@ export type GetModelRequest = Message<"millrace.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 3);
+  messageDesc(file_millrace_v1_prediction, 7);
 
 /**
  * The model that answers.
@@ -170,7 +307,7 @@ export type GetModelResponse = Message<"millrace.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 4);
+  messageDesc(file_millrace_v1_prediction, 8);
 
 /**
  * Which model answered, and what it came from.
@@ -219,7 +356,7 @@ export type ServedModel = Message<"millrace.v1.ServedModel"> & {
  * Use `create(ServedModelSchema)` to create a new message.
  */
 export const ServedModelSchema: GenMessage<ServedModel> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 5);
+  messageDesc(file_millrace_v1_prediction, 9);
 
 /**
  * Where the time of a prediction went.
@@ -228,7 +365,7 @@ export const ServedModelSchema: GenMessage<ServedModel> = /*@__PURE__*/
  */
 export type PredictionTimings = Message<"millrace.v1.PredictionTimings"> & {
   /**
-   * Waiting for a free worker.
+   * Waiting for its batch to begin.
    *
    * @generated from field: double queue_ms = 1;
    */
@@ -242,11 +379,18 @@ export type PredictionTimings = Message<"millrace.v1.PredictionTimings"> & {
   decodeMs: number;
 
   /**
-   * Running the network.
+   * Running the network on the batch.
    *
    * @generated from field: double inference_ms = 3;
    */
   inferenceMs: number;
+
+  /**
+   * Images in the batch.
+   *
+   * @generated from field: uint32 batch_size = 4;
+   */
+  batchSize: number;
 };
 
 /**
@@ -254,7 +398,126 @@ export type PredictionTimings = Message<"millrace.v1.PredictionTimings"> & {
  * Use `create(PredictionTimingsSchema)` to create a new message.
  */
 export const PredictionTimingsSchema: GenMessage<PredictionTimings> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 6);
+  messageDesc(file_millrace_v1_prediction, 10);
+
+/**
+ * What to change. Fields that are not set stay as they are.
+ *
+ * @generated from message millrace.v1.UpdateBatchingRequest
+ */
+export type UpdateBatchingRequest = Message<"millrace.v1.UpdateBatchingRequest"> & {
+  /**
+   * Images in a batch at most.
+   *
+   * @generated from field: optional uint32 max_batch_size = 1;
+   */
+  maxBatchSize?: number | undefined;
+
+  /**
+   * How long an image waits for others while the network has nothing to do, in milliseconds. 0 waits for nobody: batches then form of
+   * what comes in while the one before is running.
+   *
+   * @generated from field: optional double max_delay_ms = 2;
+   */
+  maxDelayMs?: number | undefined;
+
+  /**
+   * Images that may wait or be decoded at the same time; more are refused with RESOURCE_EXHAUSTED.
+   *
+   * @generated from field: optional uint32 max_queue_length = 3;
+   */
+  maxQueueLength?: number | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.UpdateBatchingRequest.
+ * Use `create(UpdateBatchingRequestSchema)` to create a new message.
+ */
+export const UpdateBatchingRequestSchema: GenMessage<UpdateBatchingRequest> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 11);
+
+/**
+ * How batches are formed from now on.
+ *
+ * @generated from message millrace.v1.UpdateBatchingResponse
+ */
+export type UpdateBatchingResponse = Message<"millrace.v1.UpdateBatchingResponse"> & {
+  /**
+   * Images in a batch at most.
+   *
+   * @generated from field: uint32 max_batch_size = 1;
+   */
+  maxBatchSize: number;
+
+  /**
+   * How long an image waits for others, in milliseconds.
+   *
+   * @generated from field: double max_delay_ms = 2;
+   */
+  maxDelayMs: number;
+
+  /**
+   * Images that may wait or be decoded at the same time.
+   *
+   * @generated from field: uint32 max_queue_length = 3;
+   */
+  maxQueueLength: number;
+};
+
+/**
+ * Describes the message millrace.v1.UpdateBatchingResponse.
+ * Use `create(UpdateBatchingResponseSchema)` to create a new message.
+ */
+export const UpdateBatchingResponseSchema: GenMessage<UpdateBatchingResponse> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 12);
+
+/**
+ * Which requests go first.
+ *
+ * @generated from enum millrace.v1.Priority
+ */
+export const Priority = {
+  /**
+   * The same as normal.
+   *
+   * @generated from enum value: PRIORITY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Before all others.
+   *
+   * @generated from enum value: PRIORITY_HIGH = 1;
+   */
+  HIGH: 1,
+
+  /**
+   * Between the others.
+   *
+   * @generated from enum value: PRIORITY_NORMAL = 2;
+   */
+  NORMAL: 2,
+
+  /**
+   * When there is nothing else to do.
+   *
+   * @generated from enum value: PRIORITY_LOW = 3;
+   */
+  LOW: 3,
+} as const;
+
+/**
+ * Which requests go first.
+ *
+ * @generated from enum millrace.v1.Priority
+ */
+export type Priority = (typeof Priority)[keyof typeof Priority] | UnknownEnum;
+
+/**
+ * Describes the enum millrace.v1.Priority.
+ */
+export const PrioritySchema: GenEnum<Priority> = /*@__PURE__*/
+  enumDesc(file_millrace_v1_prediction, 0);
 
 /**
  * Classifies images with the model that is live.
@@ -273,6 +536,17 @@ export const PredictionService: GenService<{
     output: typeof PredictResponseSchema;
   },
   /**
+   * Classifies several images, all with the same model. An image that cannot be classified has an error for a result and harms no
+   * other.
+   *
+   * @generated from rpc millrace.v1.PredictionService.PredictBatch
+   */
+  predictBatch: {
+    methodKind: "unary";
+    input: typeof PredictBatchRequestSchema;
+    output: typeof PredictBatchResponseSchema;
+  },
+  /**
    * Describes the model that answers now. UNAVAILABLE before a first model is live.
    *
    * @generated from rpc millrace.v1.PredictionService.GetModel
@@ -281,6 +555,16 @@ export const PredictionService: GenService<{
     methodKind: "unary";
     input: typeof GetModelRequestSchema;
     output: typeof GetModelResponseSchema;
+  },
+  /**
+   * Changes how this process forms batches, from the next one on, and says what holds then. Without fields it only says so.
+   *
+   * @generated from rpc millrace.v1.PredictionService.UpdateBatching
+   */
+  updateBatching: {
+    methodKind: "unary";
+    input: typeof UpdateBatchingRequestSchema;
+    output: typeof UpdateBatchingResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_millrace_v1_prediction, 0);

@@ -95,6 +95,8 @@ function predictionService(wait: (signal: AbortSignal) => void): ServiceImpl<typ
       return { predictions: [{ label, classIndex: 1, probability: 0.5 }] };
     },
     getModel: () => ({ classes: ["cat", "dog"] }),
+    predictBatch: () => ({}),
+    updateBatching: () => ({}),
   };
 }
 

@@ -1,0 +1,266 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { AppError } from "../../../lib/errors.ts";
+import { createRandom, type Random } from "../../../lib/nn/random.ts";
+import {
+  type Batcher,
+  type BatchSettings,
+  createBatcher,
+  type Dispatch,
+  type Priority,
+  priorities,
+} from "../../../services/prediction/batcher.ts";
+
+const settings: BatchSettings = { maxBatchSize: 4, maxDelayMs: 0, maxQueueLength: 100 };
+const double = async (inputs: readonly number[]): Promise<number[]> => inputs.map((input) => 2 * input);
+
+/** A batcher whose runs wait until they are let go, one after another. */
+function gatedBatcher(changes: Partial<BatchSettings> = {}) {
+  const batches: (readonly number[])[] = [];
+  const dispatches: Dispatch[] = [];
+  const gates: (() => void)[] = [];
+  const batcher = createBatcher<number, number>({
+    settings: { ...settings, ...changes },
+    async run(inputs) {
+      batches.push(inputs);
+      await new Promise<void>((resolve) => gates.push(resolve));
+      return double(inputs);
+    },
+    onDispatch: (dispatch) => dispatches.push(dispatch),
+  });
+  const letGo = async (): Promise<void> => {
+    await delay(0);
+    gates.shift()?.();
+    await delay(0);
+  };
+  return { batcher, batches, dispatches, letGo };
+}
+
+const outputOf = async (batcher: Batcher<number, number>, input: number, priority?: Priority): Promise<number> =>
+  (await batcher.submit(() => input, priority && { priority })).output;
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  return promise.then(
+    () => "no error",
+    (error) => AppError.from(error).code,
+  );
+}
+
+test("what comes in during a run forms the next batch, in its order and up to the limit", async () => {
+  const { batcher, batches, dispatches, letGo } = gatedBatcher();
+  const answers = Promise.all([1, 2, 3, 4, 5, 6].map((input) => outputOf(batcher, input)));
+  for (let run = 0; run < 3; run++) await letGo();
+  assert.deepEqual(await answers, [2, 4, 6, 8, 10, 12]);
+  assert.deepEqual(batches, [[1], [2, 3, 4, 5], [6]]);
+  assert.deepEqual(
+    dispatches.map(({ reason, size }) => [reason, size]),
+    [
+      ["idle", 1],
+      ["full", 4],
+      ["idle", 1],
+    ],
+  );
+});
+
+test("with a delay, a batch waits until it is full or its oldest item has waited long enough", async () => {
+  const dispatches: Dispatch[] = [];
+  const batcher = createBatcher<number, number>({
+    settings: { ...settings, maxDelayMs: 20 },
+    run: double,
+    onDispatch: (dispatch) => dispatches.push(dispatch),
+  });
+  assert.deepEqual(await Promise.all([1, 2].map((input) => outputOf(batcher, input))), [2, 4]);
+  assert.deepEqual(await Promise.all([1, 2, 3, 4].map((input) => outputOf(batcher, input))), [2, 4, 6, 8]);
+  assert.deepEqual(
+    dispatches.map(({ reason, size }) => [reason, size]),
+    [
+      ["delay", 2],
+      ["full", 4],
+    ],
+  );
+  const [first] = dispatches;
+  assert.ok((first?.waitedMs ?? 0) >= 20, `waited ${first?.waitedMs} ms`);
+});
+
+test("urgent items are taken first", async () => {
+  const { batcher, batches, letGo } = gatedBatcher({ maxBatchSize: 2 });
+  const wanted: [number, Priority][] = [
+    [0, "normal"],
+    [1, "low"],
+    [2, "normal"],
+    [3, "high"],
+    [4, "normal"],
+    [5, "high"],
+  ];
+  const answers = Promise.all(wanted.map(([input, priority]) => outputOf(batcher, input, priority)));
+  for (let run = 0; run < 4; run++) await letGo();
+  await answers;
+  assert.deepEqual(batches, [[0], [3, 5], [2, 4], [1]]);
+});
+
+test("one item too many is refused at once, with the time to wait", async () => {
+  const { batcher, letGo } = gatedBatcher({ maxQueueLength: 2 });
+  const first = outputOf(batcher, 1);
+  await delay(0);
+  const others = [2, 3].map((input) => outputOf(batcher, input));
+  const prepare = () => assert.fail("it was prepared");
+  const error = AppError.from(await batcher.submit(prepare).catch((thrown: unknown) => thrown));
+  assert.deepEqual([error.code, error.status, error.retryable], ["QUEUE_FULL", "resource_exhausted", true]);
+  assert.ok(Number(error.details.retryDelayMs) > 0);
+  await letGo();
+  await letGo();
+  assert.deepEqual(await Promise.all([first, ...others]), [2, 4, 6]);
+});
+
+test("an item whose signal aborts leaves the queue, and makes room", async () => {
+  const { batcher, batches, letGo } = gatedBatcher({ maxQueueLength: 1 });
+  const first = outputOf(batcher, 1);
+  await delay(0);
+  const leave = new AbortController();
+  const left = codeOf(batcher.submit(() => 2, leave));
+  await delay(0);
+  leave.abort(new AppError("CANCELLED", "the client went away"));
+  assert.equal(await left, "CANCELLED");
+  const third = outputOf(batcher, 3);
+  await letGo();
+  await letGo();
+  assert.deepEqual([await first, await third, batches], [2, 6, [[1], [3]]]);
+});
+
+test("an item whose time is over while it is being run is answered then, not when the run ends", async () => {
+  const { batcher, letGo } = gatedBatcher();
+  const leave = new AbortController();
+  const late = codeOf(batcher.submit(() => 1, leave));
+  await delay(0);
+  leave.abort(new AppError("DEADLINE_EXCEEDED", "time is over"));
+  assert.equal(await late, "DEADLINE_EXCEEDED");
+  await letGo();
+});
+
+test("an item that was cancelled before it came never waits", async () => {
+  const { batcher, batches } = gatedBatcher();
+  const signal = AbortSignal.abort(new AppError("CANCELLED", "gone"));
+  assert.equal(await codeOf(batcher.submit(() => 1, { signal })), "CANCELLED");
+  assert.deepEqual([batcher.queueLength, batches.length], [0, 0]);
+});
+
+test("what is being prepared holds a place, even when nobody waits for it any more", async () => {
+  const { batcher } = gatedBatcher({ maxQueueLength: 1 });
+  const leave = new AbortController();
+  let prepared = (_input: number) => {};
+  const preparation = new Promise<number>((resolve) => {
+    prepared = resolve;
+  });
+  const left = codeOf(batcher.submit(() => preparation, leave));
+  await delay(0);
+  leave.abort(new AppError("CANCELLED", "the client went away"));
+  assert.deepEqual(
+    [await left, batcher.queueLength, await codeOf(batcher.submit(() => 2))],
+    ["CANCELLED", 1, "QUEUE_FULL"],
+  );
+  prepared(1);
+  await delay(0);
+  assert.equal(batcher.queueLength, 0);
+});
+
+test("settings change for items that wait already", async () => {
+  const { batcher, batches, letGo } = gatedBatcher({ maxDelayMs: 60_000 });
+  const answers = Promise.all([1, 2].map((input) => outputOf(batcher, input)));
+  await delay(0);
+  assert.equal(batches.length, 0);
+  batcher.settings = { ...batcher.settings, maxDelayMs: 0 };
+  await letGo();
+  assert.deepEqual([await answers, batches], [[2, 4], [[1, 2]]]);
+});
+
+test("settings that cannot be are refused by name", () => {
+  const batcher = createBatcher<number, number>({ settings, run: double });
+  for (const [field, value] of [
+    ["maxBatchSize", 0],
+    ["maxDelayMs", -1],
+    ["maxQueueLength", 0.5],
+  ] as const) {
+    assert.throws(
+      () => {
+        batcher.settings = { ...settings, [field]: value };
+      },
+      { code: "INVALID_REQUEST", message: new RegExp(`^${field} is ${value}`) },
+    );
+  }
+  assert.deepEqual(batcher.settings, settings);
+});
+
+/** A batch with one of these fails as a whole, as when a network is run on it. */
+const isBad = (input: number): boolean => input % 7 === 0;
+/** These never get into a batch. */
+const isUnreadable = (input: number): boolean => input % 11 === 3;
+
+test("whatever sizes, failures and cancellations: every item gets its own answer, its own error, or none", async () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const random = createRandom(seed);
+    const maxBatchSize = 1 + random.integer(9);
+    const ran = new Map<number, number>();
+    const cancelled = new Set<number>();
+    const batcher = createBatcher<number, number>({
+      settings: { maxBatchSize, maxDelayMs: random.integer(3), maxQueueLength: 30 },
+      async run(inputs) {
+        assert.ok(inputs.length <= maxBatchSize, `seed ${seed}: a batch of ${inputs.length}`);
+        for (const input of inputs) {
+          assert.ok(!cancelled.has(input), `seed ${seed}: ${input} was run although it had been cancelled`);
+          ran.set(input, (ran.get(input) ?? 0) + 1);
+        }
+        await delay(random.integer(3));
+        if (inputs.some(isBad)) throw new AppError("IMAGE_UNREADABLE", `bad among ${inputs}`);
+        return double(inputs);
+      },
+    });
+    await Promise.all(
+      Array.from({ length: 100 }, (_, input) => submitOne(batcher, { input, random, cancelled, seed })),
+    );
+    assert.equal(batcher.queueLength, 0, `seed ${seed}`);
+    // Once, or a second time alone after a batch that failed.
+    for (const [input, count] of ran) assert.ok(count <= 2, `seed ${seed}: ${input} was run ${count} times`);
+  }
+});
+
+interface Submission {
+  readonly input: number;
+  readonly random: Random;
+  readonly cancelled: Set<number>;
+  readonly seed: number;
+}
+
+async function submitOne(batcher: Batcher<number, number>, { input, random, cancelled, seed }: Submission) {
+  const controller = new AbortController();
+  const priority = priorities[random.integer(priorities.length)];
+  const cancelAfterMs = random.integer(4) === 0 ? random.integer(6) : undefined;
+  await delay(random.integer(10));
+  const prepare = async (): Promise<number> => {
+    await delay(random.integer(2));
+    if (isUnreadable(input)) throw new AppError("IMAGE_UNREADABLE", `cannot prepare ${input}`);
+    return input;
+  };
+  const result = batcher.submit(prepare, { signal: controller.signal, ...(priority && { priority }) });
+  let abortedFirst = false;
+  if (cancelAfterMs !== undefined) {
+    void delay(cancelAfterMs).then(() => {
+      abortedFirst = true;
+      cancelled.add(input);
+      controller.abort(new AppError("CANCELLED", "not wanted any more"));
+    });
+  }
+  try {
+    const { output, queuedMs } = await result;
+    assert.ok(!isBad(input) && !isUnreadable(input), `seed ${seed}: ${input} has an answer`);
+    assert.equal(output, 2 * input, `seed ${seed}`);
+    assert.ok(queuedMs >= 0);
+  } catch (thrown) {
+    const { code, message } = AppError.from(thrown);
+    if (code === "CANCELLED") assert.ok(abortedFirst, `seed ${seed}`);
+    else if (isUnreadable(input) && code !== "QUEUE_FULL")
+      assert.equal(message, `cannot prepare ${input}`, `seed ${seed}`);
+    else if (code === "IMAGE_UNREADABLE") assert.equal(message, `bad among ${input}`, `seed ${seed}`);
+    else assert.equal(code, "QUEUE_FULL", `seed ${seed}: ${message}`);
+  }
+}

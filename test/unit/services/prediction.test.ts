@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import { Code } from "@connectrpc/connect";
+import sharp from "sharp";
+import { ErrorInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts";
+import {
+  PredictBatchRequestSchema,
+  PredictRequestSchema,
+  type PredictResponse,
+  UpdateBatchingRequestSchema,
+} from "../../../gen/millrace/v1/prediction_pb.ts";
+import { AppError } from "../../../lib/errors.ts";
+import type { BatchSettings } from "../../../services/prediction/batcher.ts";
+import { createPrediction, type Prediction } from "../../../services/prediction/handlers.ts";
+import { tempFolder } from "../../helpers/temp-folder.ts";
+import { startServedModel } from "./served-model.ts";
+
+const defaults: BatchSettings = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+const never = new AbortController().signal;
+
+async function startPrediction(t: TestContext, settings: Partial<BatchSettings> = {}): Promise<Prediction> {
+  let batching = { ...defaults, ...settings };
+  const model = await startServedModel(await tempFolder(t), batching);
+  t.after(() => model[Symbol.asyncDispose]());
+  const deployment = {
+    current: () => model,
+    get batching() {
+      return batching;
+    },
+    set batching(next: BatchSettings) {
+      model.setBatching(next);
+      batching = next;
+    },
+  };
+  return createPrediction({ deployment, modelName: "test" });
+}
+
+/** Pictures that no two are alike, so that an answer that went to another's image shows. */
+function picture(index: number): Promise<Buffer> {
+  const background = { r: (index * 67) % 256, g: (index * 151) % 256, b: (index * 31) % 256 };
+  return sharp({ create: { width: 16, height: 16, channels: 3, background } })
+    .png()
+    .toBuffer();
+}
+
+const predict = (prediction: Prediction, image: Uint8Array, signal = never): Promise<PredictResponse> =>
+  prediction.predict(create(PredictRequestSchema, { input: { case: "image", value: image } }), signal);
+
+const byClass = ({ predictions }: Pick<PredictResponse, "predictions">): number[] =>
+  predictions.toSorted((a, b) => a.classIndex - b.classIndex).map(({ probability }) => probability);
+
+/** Batches of different sizes round differently. */
+function assertSame(actual: readonly number[], expected: readonly number[], what: string): void {
+  assert.equal(actual.length, expected.length, what);
+  for (const [index, value] of actual.entries()) {
+    assert.ok(Math.abs(value - (expected[index] ?? 0)) < 1e-4, `${what}: ${actual} is not ${expected}`);
+  }
+}
+
+test("images that come at the same time share batches, and each has its own answer", async (t) => {
+  const prediction = await startPrediction(t);
+  const images = await Promise.all(Array.from({ length: 60 }, (_, index) => picture(index)));
+  const alone: PredictResponse[] = [];
+  for (const image of images) alone.push(await predict(prediction, image));
+  const together = await Promise.all(images.map((image) => predict(prediction, image)));
+  for (const [index, answer] of together.entries()) {
+    assertSame(byClass(answer), byClass(alone[index] ?? answer), `image ${index}`);
+  }
+  const sizes = together.map(({ timings }) => timings?.batchSize ?? 0);
+  assert.ok(Math.max(...sizes) > 1 && Math.max(...sizes) <= defaults.maxBatchSize, `batches of ${sizes}`);
+  assert.ok(alone.every(({ timings }) => timings?.batchSize === 1));
+});
+
+test("of several images a broken one fails alone, with the error that Predict would have given", async (t) => {
+  const prediction = await startPrediction(t);
+  const images = [await picture(1), Buffer.from("no image"), Buffer.alloc(0), await picture(2)];
+  const { results, model } = await prediction.predictBatch(
+    create(PredictBatchRequestSchema, { images, topK: 1 }),
+    never,
+  );
+  assert.deepEqual(
+    results.map(({ result }) => result.case),
+    ["classes", "error", "error", "classes"],
+  );
+  assert.equal(model?.version, 1);
+  for (const { result } of results) {
+    if (result.case === "classes") assert.equal(result.value.predictions.length, 1);
+    if (result.case !== "error") continue;
+    const [info] = result.value.details.map((detail) => anyUnpack(detail, ErrorInfoSchema));
+    assert.deepEqual([result.value.code, info?.reason], [Code.InvalidArgument, "IMAGE_UNREADABLE"]);
+  }
+});
+
+test("more images than may wait are refused with the time to wait, and those before them answered", async (t) => {
+  const prediction = await startPrediction(t, { maxQueueLength: 5 });
+  const image = await picture(1);
+  const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => predict(prediction, image)));
+  const refused = outcomes
+    .filter((outcome) => outcome.status === "rejected")
+    .map(({ reason }) => AppError.from(reason));
+  assert.ok(refused.length > 0 && refused.length <= 15, `${refused.length} were refused`);
+  for (const { code, details } of refused) {
+    assert.equal(code, "QUEUE_FULL");
+    assert.ok(Number(details.retryDelayMs) >= 10);
+  }
+});
+
+test("a call that is over rejects at once, with its reason", async (t) => {
+  const prediction = await startPrediction(t, { maxDelayMs: 1_000 });
+  const ending = new AbortController();
+  const waiting = predict(prediction, await picture(1), ending.signal);
+  ending.abort(new AppError("DEADLINE_EXCEEDED", "time is over"));
+  await assert.rejects(waiting, { code: "DEADLINE_EXCEEDED" });
+  const images = [await picture(1)];
+  const batch = prediction.predictBatch(create(PredictBatchRequestSchema, { images }), ending.signal);
+  await assert.rejects(batch, { code: "DEADLINE_EXCEEDED" });
+});
+
+test("batching changes while it serves; what is not named stays", async (t) => {
+  const prediction = await startPrediction(t);
+  const update = (changes: Partial<BatchSettings>) =>
+    prediction.updateBatching(create(UpdateBatchingRequestSchema, changes));
+  const { maxBatchSize, maxDelayMs, maxQueueLength } = update({ maxBatchSize: 1 });
+  assert.deepEqual({ maxBatchSize, maxDelayMs, maxQueueLength }, { ...defaults, maxBatchSize: 1 });
+  const image = await picture(1);
+  const answers = await Promise.all(Array.from({ length: 10 }, () => predict(prediction, image)));
+  assert.ok(answers.every(({ timings }) => timings?.batchSize === 1));
+  assert.equal(update({}).maxBatchSize, 1);
+});
