@@ -8,7 +8,7 @@ import { type Config, type ConfigSchema, describeConfig, loadConfig } from "./co
 import { AppError } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { createRegistry, type Registry } from "./registry/registry.ts";
-import { createHealth } from "./rpc/health.ts";
+import { createHealth, type Health } from "./rpc/health.ts";
 import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
 import { startTelemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
@@ -22,6 +22,8 @@ export interface ServiceContext<Own extends z.ZodRawShape> {
   readonly registry: Registry;
   /** Which process of the service this is. */
   readonly instanceId: string;
+  /** Says that the service cannot serve for now, or can again: its health follows. It can, until something else is said. */
+  setServing(serving: boolean): void;
 }
 
 /** What a service is made of. */
@@ -55,8 +57,11 @@ export async function runService<Own extends z.ZodRawShape>(
       logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
       await using bus = await connectBus(config, service, logger, stopping);
       await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
-      const parts = await build({ config, logger, bus, artifacts, registry: createRegistry(bus), instanceId });
-      await serve(parts, { config, bus, logger, stopping });
+      const readiness = createReadiness();
+      const registry = createRegistry(bus);
+      const { setServing } = readiness;
+      const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
+      await serve(parts, { config, bus, logger, stopping, readiness });
     } finally {
       await telemetry.shutdown();
     }
@@ -110,15 +115,39 @@ async function connectBus(
   }
 }
 
+/** Health as two halves see it: the service has started, and nothing is wrong with it. */
+interface Readiness {
+  readonly health: Health;
+  setStarted(): void;
+  setServing(serving: boolean): void;
+}
+
+function createReadiness(): Readiness {
+  const health = createHealth();
+  let [started, able] = [false, true];
+  return {
+    health,
+    setStarted() {
+      started = true;
+      health.setAll(able);
+    },
+    setServing(serving) {
+      able = serving;
+      health.setAll(started && able);
+    },
+  };
+}
+
 interface Serving {
+  readonly readiness: Readiness;
   readonly config: Config<z.ZodRawShape>;
   readonly bus: Bus;
   readonly logger: Logger;
   readonly stopping: AbortSignal;
 }
 
-async function serve(parts: ServiceParts, { config, bus, logger, stopping }: Serving): Promise<void> {
-  const health = createHealth();
+async function serve(parts: ServiceParts, { config, bus, logger, stopping, readiness }: Serving): Promise<void> {
+  const { health } = readiness;
   const server = createRpcServer({ services: parts.routes, health, logger, corsOrigins: config.corsOrigins });
   let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
@@ -127,7 +156,7 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping }: Ser
     await Promise.race([parts.ready, aborted(stopping)]);
     if (stopping.aborted) return;
     stage = parts.stage && startStage(bus, { ackWaitMs: config.ackWaitMs, ...parts.stage });
-    health.setAll(true);
+    readiness.setStarted();
     logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
     await aborted(stopping);
   } finally {

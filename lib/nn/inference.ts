@@ -11,6 +11,8 @@ export interface InferenceWorker extends AsyncDisposable {
   readonly description: ModelDescription;
   /** False once the thread has ended or been told to; every later `run` rejects. */
   readonly alive: boolean;
+  /** Resolves with the reason if the thread ends without having been told to; else it stays pending. */
+  readonly lost: Promise<AppError>;
   /**
    * Classifies n images, uint8 [n, C, H, W]. The pixels are copied unless they fill their ArrayBuffer and `transfer` is set. Runs are
    * answered in order. Rejects with INVALID_REQUEST for another number of bytes, MODEL_NOT_READY if the thread died.
@@ -53,6 +55,7 @@ export async function createInferenceWorker({ onnx, intraOpThreads = 0 }: Infere
   let nextId = 0;
   return {
     description,
+    lost: state.lost,
     get alive() {
       return state.death() === undefined;
     },
@@ -83,7 +86,12 @@ export async function createInferenceWorker({ onnx, intraOpThreads = 0 }: Infere
 
 /** Settles pending runs by the thread's messages, and all of them when it ends. */
 function watch(thread: Worker, pending: Map<number, PendingRun>) {
+  const closed = dead("was closed");
   let death: AppError | undefined;
+  let lose: (reason: AppError) => void = () => undefined;
+  const lost = new Promise<AppError>((resolve) => {
+    lose = resolve;
+  });
   const settle = (id: number): PendingRun | undefined => {
     const run = pending.get(id);
     pending.delete(id);
@@ -102,10 +110,14 @@ function watch(thread: Worker, pending: Map<number, PendingRun>) {
       else settle(message.id)?.resolve({ probabilities: message.probabilities, durationMs: message.durationMs });
     });
     thread.on("error", (error) => die(dead(`failed: ${AppError.from(error).message}`, error)));
-    thread.on("exit", (code) => die(dead(`ended with exit code ${code}`)));
-    thread.on("exit", () => reject(death));
+    thread.on("exit", (code) => {
+      const told = death === closed;
+      die(dead(`ended with exit code ${code}`));
+      reject(death);
+      if (!told && death !== undefined) lose(death);
+    });
   });
-  return { ready, ended, death: () => death, close: () => die(dead("was closed")) };
+  return { ready, ended, lost, death: () => death, close: () => die(closed) };
 }
 
 function dead(what: string, cause?: unknown): AppError {

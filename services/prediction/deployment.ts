@@ -29,6 +29,8 @@ export interface DeploymentOptions {
   readonly instanceId: string;
   /** How batches are formed until something else is said. */
   readonly batching: BatchSettings;
+  /** Told false when the model that answers has died, and true when there is one again. */
+  readonly onServing: (serving: boolean) => void;
 }
 
 /** The model that answers, kept equal to the registry's champion. */
@@ -55,9 +57,17 @@ export function followChampion(options: DeploymentOptions): Deployment {
   const announcements = createQueue(bus.logger, signal);
   const deployLatest = () =>
     deployments.add(async () => {
-      const outcome = await deploy(options, state, signal);
+      const outcome = await deploy(options, state, { signal, onLost });
       if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
     });
+  /** The same model is loaded anew; until then nobody should call here. */
+  const onLost = (model: LoadedModel, error: AppError) => {
+    if (state.current !== model || signal.aborted) return;
+    state.current = undefined;
+    bus.logger.error({ event: "model.lost", error }, `${nameOf(model.version)} can answer no more and is loaded again`);
+    options.onServing(false);
+    void deployLatest();
+  };
   let caughtUp = false;
   let ready = () => {};
   const whenReady = new Promise<void>((resolve) => {
@@ -133,11 +143,17 @@ interface Outcome {
   readonly event: Message;
 }
 
+interface DeploymentWatch {
+  readonly signal: AbortSignal;
+  /** Called if a model that went live dies. */
+  readonly onLost: (model: LoadedModel, error: AppError) => void;
+}
+
 /** Puts the champion into service, unless it is. Returns what the run that trained it shall hear, unless it has heard. */
 async function deploy(
   options: DeploymentOptions,
   state: DeploymentState,
-  signal: AbortSignal,
+  { signal, onLost }: DeploymentWatch,
 ): Promise<Outcome | undefined> {
   const { log, move } = state;
   const champion = championOf(log);
@@ -156,7 +172,7 @@ async function deploy(
     : { attributes, parent: context };
   return withSpan("deploy model", settings, async (span) => {
     const startedMs = performance.now();
-    const error = await goLive(options, state, { champion, signal, span: told ? undefined : span });
+    const error = await goLive(options, state, { champion, signal, onLost, span: told ? undefined : span });
     if (signal.aborted) return undefined;
     if (error !== undefined) failSpan(span, error);
     if (told) return undefined;
@@ -175,21 +191,22 @@ function isLive({ version, digest }: ModelVersion, { current }: DeploymentState)
   return current?.version.version === version && current.version.digest === digest;
 }
 
-interface Candidate {
+interface Candidate extends DeploymentWatch {
   readonly champion: ModelVersion;
-  readonly signal: AbortSignal;
   /** Under which the model's first answer shall appear. */
   readonly span: Span | undefined;
 }
 
+const nameOf = ({ name, version }: ModelVersion): string => `model ${name} version ${version}`;
+
 /** Loads the model and switches to it. What went wrong is returned: then the one before answers on. */
 async function goLive(
-  { bus, artifacts }: DeploymentOptions,
+  { bus, artifacts, onServing }: DeploymentOptions,
   state: DeploymentState,
-  { champion, signal, span }: Candidate,
+  { champion, signal, onLost, span }: Candidate,
 ): Promise<AppError | undefined> {
   const logger = bus.logger.child({ model: champion.name, version: champion.version });
-  const name = `model ${champion.name} version ${champion.version}`;
+  const name = nameOf(champion);
   try {
     const next = await withRetries(loadRetryPausesMs, signal, () =>
       loadModel(champion, { artifacts, batching: state.batching }),
@@ -199,6 +216,8 @@ async function goLive(
     next.firstAnswerParent = span?.spanContext();
     const previous = state.current;
     state.current = next;
+    void next.lost.then((error) => onLost(next, error));
+    onServing(true);
     logger.info({ event: "model.deployed" }, `${name} is live`);
     void retire(previous, logger);
     return undefined;

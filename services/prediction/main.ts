@@ -30,10 +30,10 @@ const schema = defineConfig("prediction", {
     .describe("the most images that wait or are decoded at the same time, 1 to 100000; more are refused"),
 });
 
-await runService(schema, ({ config, bus, artifacts, instanceId }) => {
+await runService(schema, ({ config, bus, artifacts, instanceId, setServing }) => {
   const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength } = config;
   const batching = { maxBatchSize, maxDelayMs, maxQueueLength };
-  const deployment = followChampion({ bus, artifacts, modelName, instanceId, batching });
+  const deployment = followChampion({ bus, artifacts, modelName, instanceId, batching, onServing: setServing });
   const prediction = createPrediction({ deployment, modelName });
   return { routes: [predictionRoutes(prediction)], ready: deployment.ready, resources: [deployment] };
 });

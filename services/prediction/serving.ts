@@ -3,6 +3,7 @@ import type { SpanContext } from "@opentelemetry/api";
 import { type ModelManifest, ModelManifestSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
+import type { AppError } from "../../lib/errors.ts";
 import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { type Batched, type BatchSettings, createBatcher, type SubmitOptions } from "./batcher.ts";
@@ -26,6 +27,8 @@ export interface LoadedModel extends AsyncDisposable {
   classify(decode: () => Promise<Uint8Array>, options?: SubmitOptions): Promise<Batched<Classification>>;
   /** How batches are formed from now on. */
   setBatching(settings: BatchSettings): void;
+  /** Resolves with the reason if the model can no longer answer, because its thread has died. */
+  readonly lost: Promise<AppError>;
   readonly deployedAt: Date;
   /** Keeps the model in memory until the lease is disposed of: an answer under way is finished with the model it began with. */
   lease(): Disposable;
@@ -66,6 +69,7 @@ export async function loadModel(version: ModelVersion, { artifacts, batching }: 
   return {
     version,
     manifest,
+    lost: worker.lost,
     classify: batcher.submit,
     setBatching(settings) {
       batcher.settings = settings;

@@ -14,8 +14,8 @@ import {
 import { AppError } from "../../../lib/errors.ts";
 import type { BatchSettings } from "../../../services/prediction/batcher.ts";
 import { createPrediction, type Prediction } from "../../../services/prediction/handlers.ts";
+import { startServedModel } from "../../helpers/served-model.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
-import { startServedModel } from "./served-model.ts";
 
 const defaults: BatchSettings = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
 const never = new AbortController().signal;
