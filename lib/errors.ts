@@ -47,6 +47,7 @@ export const errorTable = {
   MODEL_NOT_FOUND: { status: "not_found", retryable: false },
   MODEL_NOT_READY: { status: "unavailable", retryable: true },
   NETWORK_UNKNOWN: { status: "invalid_argument", retryable: false },
+  PATH_NOT_FOUND: { status: "not_found", retryable: false },
   QUEUE_FULL: { status: "resource_exhausted", retryable: true },
   RUN_ENDED: { status: "failed_precondition", retryable: false },
   RUN_NOT_FOUND: { status: "not_found", retryable: false },

@@ -9,6 +9,7 @@ import { AppError } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { createRegistry, type Registry } from "./registry/registry.ts";
 import { createHealth, type Health } from "./rpc/health.ts";
+import type { HttpHandler } from "./rpc/port.ts";
 import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
 import { startTelemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
@@ -30,6 +31,8 @@ export interface ServiceContext<Own extends z.ZodRawShape> {
 export interface ServiceParts {
   readonly routes: readonly RpcService[];
   readonly stage?: Stage;
+  /** Takes the paths that are no RPCs. Default: there is nothing at them. */
+  readonly fallback?: HttpHandler;
   /** The service counts as serving once this has resolved. */
   readonly ready?: Promise<unknown>;
   /** Disposed when the service stops, after the stage and before the connections. */
@@ -148,7 +151,9 @@ interface Serving {
 
 async function serve(parts: ServiceParts, { config, bus, logger, stopping, readiness }: Serving): Promise<void> {
   const { health } = readiness;
-  const server = createRpcServer({ services: parts.routes, health, logger, corsOrigins: config.corsOrigins });
+  const { routes: services, fallback } = parts;
+  const { corsOrigins } = config;
+  const server = createRpcServer({ services, health, logger, corsOrigins, ...(fallback && { fallback }) });
   let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
   try {

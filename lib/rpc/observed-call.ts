@@ -38,10 +38,13 @@ const headerGetter: TextMapGetter<CallHeaders> = {
   get: (headers, key) => (headers instanceof Headers ? (headers.get(key) ?? undefined) : headers[key]),
 };
 
+const systems = { connect: "connectrpc", grpc: "grpc", "grpc-web": "grpc", rest: "http" } as const;
+
 /** A call that has come in. */
 export interface IncomingCall {
   readonly method: DescMethod;
-  readonly protocol: "connect" | "grpc" | "grpc-web";
+  /** REST is a call of the method that does the same. */
+  readonly protocol: "connect" | "grpc" | "grpc-web" | "rest";
   readonly headers: CallHeaders;
 }
 
@@ -62,7 +65,7 @@ export function observeCall({ method: descriptor, protocol, headers }: IncomingC
     kind: SpanKind.SERVER,
     parent,
     attributes: {
-      "rpc.system.name": protocol === "connect" ? "connectrpc" : "grpc",
+      "rpc.system.name": systems[protocol],
       "rpc.method": method,
       "millrace.rpc.protocol": protocol,
     },

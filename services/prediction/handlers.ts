@@ -1,7 +1,5 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { context, type Link, type SpanContext, TraceFlags, trace } from "@opentelemetry/api";
-import type { ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import {
   type GetModelResponse,
   GetModelResponseSchema,
@@ -18,19 +16,10 @@ import {
   UpdateBatchingResponseSchema,
   Priority as WirePriority,
 } from "../../gen/millrace/v1/prediction_pb.ts";
-import { AppError } from "../../lib/errors.ts";
-import { decodeImage } from "../../lib/images/decode-image.ts";
 import { statusFromError } from "../../lib/rpc/server-errors.ts";
-import { withSpan } from "../../lib/telemetry/spans.ts";
 import type { Priority } from "./batcher.ts";
-import type { Deployment } from "./deployment.ts";
+import { decodeFor, type PredictionDependencies, requireModel, withModel } from "./live-model.ts";
 import type { LoadedModel } from "./serving.ts";
-
-export interface PredictionDependencies {
-  readonly deployment: Pick<Deployment, "current" | "batching">;
-  /** Name of the model that this service waits for, for the error before it is there. */
-  readonly modelName: string;
-}
 
 /** The work of the service. What is asked of a model throws MODEL_NOT_READY before the first is live. */
 export interface Prediction {
@@ -83,31 +72,6 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   };
 }
 
-/** Answers with the model that is live now, which stays until it has answered. */
-async function withModel<T>(
-  dependencies: PredictionDependencies,
-  answerWith: (model: LoadedModel) => Promise<T>,
-): Promise<T> {
-  const model = requireModel(dependencies);
-  using _lease = model.lease();
-  const settings = { attributes: attributesOf(model), links: linksTo(model) };
-  const answer = await withSpan("classify", settings, () => answerWith(model));
-  await noteFirstAnswer(model);
-  return answer;
-}
-
-function requireModel({ deployment, modelName }: PredictionDependencies): LoadedModel {
-  const model = deployment.current();
-  if (model !== undefined) return model;
-  throw new AppError(
-    "MODEL_NOT_READY",
-    `no version of model "${modelName}" is live yet; run the pipeline (npm start) or promote a version`,
-    {
-      details: { model: modelName },
-    },
-  );
-}
-
 interface ClassifySettings {
   readonly topK: number;
   readonly priority: Priority;
@@ -125,11 +89,10 @@ async function classify(
   image: Uint8Array,
   { topK, ...options }: ClassifySettings,
 ): Promise<ClassifiedImage> {
-  const { height = 0, width = 0, channels = 0 } = model.manifest.input ?? {};
   let decodeMs = 0;
   const decode = async (): Promise<Uint8Array> => {
     const startedMs = performance.now();
-    const pixels = await decodeImage(image, { height, width, channels });
+    const pixels = await decodeFor(model, image);
     decodeMs = performance.now() - startedMs;
     return pixels;
   };
@@ -171,36 +134,4 @@ function servedModel({ version }: LoadedModel) {
     datasetDigest: version.lineage?.datasetDigest ?? "",
     runId: version.lineage?.runId ?? "",
   };
-}
-
-function attributesOf({ version }: LoadedModel) {
-  return {
-    "millrace.model.name": version.name,
-    "millrace.model.version": version.version,
-    "millrace.dataset.digest": version.lineage?.datasetDigest ?? "",
-  };
-}
-
-/** A link to the trace of the run that trained the model: from an answer, one click to where it came from. */
-function linksTo({ version }: LoadedModel): Link[] {
-  const training = trainingSpan(version);
-  return training === undefined
-    ? []
-    : [{ context: training, attributes: { "millrace.run.id": version.lineage?.runId ?? "" } }];
-}
-
-function trainingSpan({ lineage }: ModelVersion): SpanContext | undefined {
-  if (!lineage?.traceId || !lineage.spanId) return undefined;
-  return { traceId: lineage.traceId, spanId: lineage.spanId, traceFlags: TraceFlags.SAMPLED, isRemote: true };
-}
-
-/** The run's trace ends with the first answer of its model, linked to the caller's own trace. */
-async function noteFirstAnswer(model: LoadedModel): Promise<void> {
-  const parent = model.firstAnswerParent;
-  if (parent === undefined) return;
-  model.firstAnswerParent = undefined;
-  const caller = trace.getActiveSpan()?.spanContext();
-  const links = caller === undefined ? [] : [{ context: caller }];
-  const settings = { parent: trace.setSpanContext(context.active(), parent), attributes: attributesOf(model), links };
-  await withSpan("first prediction", settings, () => undefined);
 }

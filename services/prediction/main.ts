@@ -4,6 +4,9 @@ import { defaultModelName } from "../../lib/registry/model-log.ts";
 import { runService } from "../../lib/service.ts";
 import { followChampion } from "./deployment.ts";
 import { createPrediction } from "./handlers.ts";
+import { createOpenInference } from "./open-inference/inference.ts";
+import { createOpenInferenceRest } from "./open-inference/rest.ts";
+import { openInferenceRoutes } from "./open-inference/routes.ts";
 import { predictionRoutes } from "./routes.ts";
 
 const schema = defineConfig("prediction", {
@@ -30,10 +33,16 @@ const schema = defineConfig("prediction", {
     .describe("the most images that wait or are decoded at the same time, 1 to 100000; more are refused"),
 });
 
-await runService(schema, ({ config, bus, artifacts, instanceId, setServing }) => {
+await runService(schema, ({ config, logger, bus, artifacts, instanceId, setServing }) => {
   const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength } = config;
   const batching = { maxBatchSize, maxDelayMs, maxQueueLength };
   const deployment = followChampion({ bus, artifacts, modelName, instanceId, batching, onServing: setServing });
-  const prediction = createPrediction({ deployment, modelName });
-  return { routes: [predictionRoutes(prediction)], ready: deployment.ready, resources: [deployment] };
+  const dependencies = { deployment, modelName };
+  const inference = createOpenInference(dependencies);
+  return {
+    routes: [predictionRoutes(createPrediction(dependencies)), openInferenceRoutes(inference)],
+    fallback: createOpenInferenceRest(inference, logger),
+    ready: deployment.ready,
+    resources: [deployment],
+  };
 });

@@ -35,7 +35,7 @@ export const speedrun: NetworkDefinition = {
   description: "Six convolutions and a recipe that makes much of few epochs.",
   build: (input) => buildSpeedrun(input, { blocks: [32, 128, 256] }),
   initialize: whiten,
-  defaults: recipe({ epochs: 5 }),
+  defaults: recipe({ epochs: 4 }),
 };
 
 export const speedrunWide: NetworkDefinition = {

@@ -1,0 +1,194 @@
+/**
+ * What the Open Inference Protocol asks of the model that is live. gRPC (`routes.ts`) and REST (`rest.ts`) are thin layers over this.
+ *
+ * A model takes one of two inputs: `image`, encoded images as BYTES [n], or `pixels`, UINT8 or FP32 [n, C, H, W] with values from 0 to
+ * 255. It gives `probabilities`, FP32 [n, classes], and `label`, the name of the most probable class, BYTES [n].
+ */
+import { AppError } from "../../../lib/errors.ts";
+import { version as serverVersion } from "../../../lib/version.ts";
+import { decodeFor, type PredictionDependencies, requireModel, withModel } from "../live-model.ts";
+import type { LoadedModel } from "../serving.ts";
+import { badInput, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
+
+export interface InferRequest {
+  readonly modelName: string;
+  /** Number of a version; empty for the one that is live. */
+  readonly modelVersion: string;
+  readonly inputs: readonly Tensor[];
+  /** Names of the outputs wanted; none means all. */
+  readonly outputs: readonly string[];
+}
+
+export interface InferResult {
+  readonly modelName: string;
+  readonly modelVersion: string;
+  readonly outputs: readonly Tensor[];
+}
+
+export interface ModelMetadata {
+  readonly name: string;
+  readonly versions: readonly string[];
+  readonly platform: string;
+  readonly inputs: readonly TensorHeader[];
+  readonly outputs: readonly TensorHeader[];
+  readonly properties: Readonly<Record<string, string>>;
+}
+
+export const serverMetadata = { name: "millrace", version: serverVersion, extensions: ["binary_tensor_data"] } as const;
+
+/** A model by its name and, if it is not empty, the number of a version: MODEL_NOT_FOUND for others than the one that is live. */
+export interface OpenInference {
+  /** Whether a model is live. */
+  ready(): boolean;
+  /** Whether this model can answer. */
+  modelReady(name: string, version: string): boolean;
+  metadata(name: string, version: string): ModelMetadata;
+  /** Runs the model. INVALID_REQUEST and the errors of images name what is wrong with which input; one bad image fails the request. */
+  infer(request: InferRequest, signal: AbortSignal): Promise<InferResult>;
+}
+
+export function createOpenInference(dependencies: PredictionDependencies): OpenInference {
+  const { deployment, modelName } = dependencies;
+  /** The live model, if it is the one asked for. */
+  const find = (name: string, version: string): LoadedModel => {
+    if (name !== modelName) throw notFound(`there is no model "${name}" here, only "${modelName}"`, name);
+    const model = requireModel(dependencies);
+    return checkVersion(model, version);
+  };
+  return {
+    ready: () => deployment.current() !== undefined,
+    modelReady: (name, version) => {
+      if (name === modelName && deployment.current() === undefined) return false;
+      find(name, version);
+      return true;
+    },
+    metadata: (name, version) => describe(find(name, version)),
+    infer: async ({ modelName: name, modelVersion, inputs, outputs }, signal) => {
+      find(name, modelVersion);
+      return withModel(dependencies, async (model) => {
+        checkVersion(model, modelVersion);
+        const classified = await classifyAll(model, inputs, signal);
+        return {
+          modelName: name,
+          modelVersion: String(model.version.version),
+          outputs: wantedOutputs(outputs, outputTensors(classified, model.manifest.classes)),
+        };
+      });
+    },
+  };
+}
+
+function checkVersion(model: LoadedModel, version: string): LoadedModel {
+  const live = String(model.version.version);
+  if (version === "" || version === live) return model;
+  throw notFound(
+    `version ${version} of model "${model.version.name}" is not live, version ${live} is`,
+    model.version.name,
+  );
+}
+
+function notFound(message: string, model: string): AppError {
+  return new AppError("MODEL_NOT_FOUND", message, { details: { model } });
+}
+
+function describe({ version, manifest }: LoadedModel): ModelMetadata {
+  const { channels = 0, height = 0, width = 0 } = manifest.input ?? {};
+  return {
+    name: version.name,
+    versions: [String(version.version)],
+    platform: "onnxruntime_onnx",
+    inputs: [
+      { name: "image", datatype: "BYTES", shape: [-1] },
+      { name: "pixels", datatype: "UINT8", shape: [-1, channels, height, width] },
+    ],
+    outputs: [
+      { name: "probabilities", datatype: "FP32", shape: [-1, manifest.classes.length] },
+      { name: "label", datatype: "BYTES", shape: [-1] },
+    ],
+    properties: {
+      digest: version.digest,
+      dataset_digest: version.lineage?.datasetDigest ?? "",
+      run_id: version.lineage?.runId ?? "",
+      classes: manifest.classes.join(","),
+    },
+  };
+}
+
+/** Probabilities of each image. */
+async function classifyAll(
+  model: LoadedModel,
+  inputs: readonly Tensor[],
+  signal: AbortSignal,
+): Promise<readonly Float32Array[]> {
+  const [input] = inputs;
+  if (input === undefined || inputs.length > 1) {
+    const text = `the request has ${inputs.length} inputs; it must have one, "image" or "pixels"`;
+    throw new AppError("INVALID_REQUEST", text, { details: { field: "inputs" } });
+  }
+  const decoders = decodersOf(model, input);
+  if (decoders.length === 0) throw badInput(input.name, "holds no image");
+  const classified = await Promise.all(
+    decoders.map((decode, index) => model.classify(() => namingImage(input, index, decode), { signal })),
+  );
+  return classified.map(({ output }) => output.probabilities);
+}
+
+/** How to come to the pixels of each image. */
+function decodersOf(model: LoadedModel, input: Tensor): (() => Promise<Uint8Array>)[] {
+  const { name, datatype } = input;
+  if (name === "image") {
+    if (datatype !== "BYTES") throw badInput(name, `must be of datatype BYTES, not ${datatype}`);
+    return input.data.map((image) => () => decodeFor(model, image));
+  }
+  if (name !== "pixels") throw badInput(name, `is none of the model's, which are "image" and "pixels"`);
+  if (datatype === "BYTES") throw unsupported(name, datatype);
+  const pixels = bytesOf(input);
+  const { channels = 0, height = 0, width = 0 } = model.manifest.input ?? {};
+  const [n = 0, ...shape] = input.shape;
+  if (shape.join() !== [channels, height, width].join()) {
+    throw badInput(name, `must have the shape [n, ${channels}, ${height}, ${width}], not [${input.shape.join(", ")}]`);
+  }
+  const length = channels * height * width;
+  return Array.from({ length: n }, (_, index) => async () => pixels.subarray(index * length, (index + 1) * length));
+}
+
+/** Networks are trained on bytes: a float is rounded to the nearest. */
+function bytesOf({ name, datatype, data }: Exclude<Tensor, { datatype: "BYTES" }>): Uint8Array {
+  if (datatype === "UINT8") return data;
+  const wrong = data.findIndex((value) => !(value >= 0 && value <= 255));
+  if (wrong >= 0) throw badInput(name, `has ${data[wrong]} as element ${wrong}; pixels are from 0 to 255`);
+  return Uint8Array.from(data, Math.round);
+}
+
+/** One of many images fails with its number. */
+async function namingImage(input: Tensor, index: number, decode: () => Promise<Uint8Array>): Promise<Uint8Array> {
+  try {
+    return await decode();
+  } catch (thrown) {
+    const { code, message, details } = AppError.from(thrown);
+    throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
+      details: { ...details, field: "inputs" },
+      cause: thrown,
+    });
+  }
+}
+
+function outputTensors(probabilities: readonly Float32Array[], classes: readonly string[]): readonly Tensor[] {
+  const all = new Float32Array(probabilities.length * classes.length);
+  for (const [index, row] of probabilities.entries()) all.set(row, index * classes.length);
+  const labels = probabilities.map((row) => Buffer.from(classes[row.indexOf(Math.max(...row))] ?? ""));
+  return [
+    { name: "probabilities", datatype: "FP32", shape: [probabilities.length, classes.length], data: all },
+    { name: "label", datatype: "BYTES", shape: [probabilities.length], data: labels },
+  ];
+}
+
+function wantedOutputs(names: readonly string[], outputs: readonly Tensor[]): readonly Tensor[] {
+  if (names.length === 0) return outputs;
+  return names.map((name) => {
+    const output = outputs.find((candidate) => candidate.name === name);
+    if (output !== undefined) return output;
+    const text = `the model has no output "${name}", only ${outputs.map((each) => `"${each.name}"`).join(" and ")}`;
+    throw new AppError("INVALID_REQUEST", text, { details: { field: "outputs" } });
+  });
+}

@@ -1,0 +1,74 @@
+/** The Open Inference Protocol over gRPC. */
+import {
+  GRPCInferenceService,
+  type ModelInferRequest,
+  type ModelInferRequest_InferInputTensor as WireInput,
+} from "../../../gen/inference/open_inference_pb.ts";
+import { AppError } from "../../../lib/errors.ts";
+import { type RpcService, rpcService } from "../../../lib/rpc/server.ts";
+import { type ModelMetadata, type OpenInference, serverMetadata } from "./inference.ts";
+import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
+
+export function openInferenceRoutes(inference: OpenInference): RpcService {
+  return rpcService(GRPCInferenceService, {
+    serverLive: () => ({ live: true }),
+    serverReady: () => ({ ready: inference.ready() }),
+    modelReady: ({ name, version }) => ({ ready: inference.modelReady(name, version) }),
+    serverMetadata: () => ({ ...serverMetadata, extensions: [...serverMetadata.extensions] }),
+    modelMetadata: ({ name, version }) => wireMetadata(inference.metadata(name, version)),
+    modelInfer: async (request, { signal }) => {
+      const { modelName, modelVersion, id, outputs: wanted } = request;
+      const outputs = wanted.map(({ name }) => name);
+      const result = await inference.infer({ modelName, modelVersion, inputs: tensorsOf(request), outputs }, signal);
+      return {
+        modelName: result.modelName,
+        modelVersion: result.modelVersion,
+        id,
+        outputs: result.outputs.map(({ name, datatype, shape }) => ({ name, datatype, shape: shape.map(BigInt) })),
+        // Raw, which every client reads, and which costs a hundredth of numbers one by one.
+        rawOutputContents: result.outputs.map(rawFromTensor),
+      };
+    },
+  });
+}
+
+function tensorsOf({ inputs, rawInputContents: raw }: ModelInferRequest): Tensor[] {
+  if (raw.length === 0) return inputs.map(tensorFromContents);
+  if (raw.length !== inputs.length || inputs.some(({ contents }) => contents !== undefined)) {
+    const text = `${raw.length} raw_input_contents for ${inputs.length} inputs; there must be one for each, or none at all`;
+    throw new AppError("INVALID_REQUEST", text, { details: { field: "raw_input_contents" } });
+  }
+  return inputs.map((input, index) => tensorFromRaw(headerOf(input), raw[index] ?? new Uint8Array()));
+}
+
+function tensorFromContents(input: WireInput): Tensor {
+  const { name, datatype, shape } = headerOf(input);
+  const { contents } = input;
+  switch (datatype) {
+    case "UINT8": {
+      const values = contents?.uintContents ?? [];
+      if (values.some((value) => value > 255)) throw badInput(name, "has a number above 255, which is no UINT8");
+      return checkedTensor({ name, shape, datatype, data: Uint8Array.from(values) });
+    }
+    case "FP32":
+      return checkedTensor({ name, shape, datatype, data: Float32Array.from(contents?.fp32Contents ?? []) });
+    case "BYTES":
+      return checkedTensor({ name, shape, datatype, data: contents?.bytesContents ?? [] });
+    default:
+      throw unsupported(name, datatype);
+  }
+}
+
+const headerOf = ({ name, datatype, shape }: WireInput) => ({ name, datatype, shape: shape.map(Number) });
+
+function wireMetadata({ inputs, outputs, versions, properties, ...rest }: ModelMetadata) {
+  const wire = (tensors: ModelMetadata["inputs"]) =>
+    tensors.map(({ name, datatype, shape }) => ({ name, datatype, shape: shape.map(BigInt) }));
+  return {
+    ...rest,
+    versions: [...versions],
+    properties: { ...properties },
+    inputs: wire(inputs),
+    outputs: wire(outputs),
+  };
+}
