@@ -41,6 +41,7 @@ export const errorTable = {
   EVENT_INVALID: { status: "invalid_argument", retryable: false },
   IMAGE_TOO_LARGE: { status: "invalid_argument", retryable: false },
   IMAGE_UNREADABLE: { status: "invalid_argument", retryable: false },
+  IMAGE_URL_REFUSED: { status: "invalid_argument", retryable: false },
   INTERNAL: { status: "internal", retryable: true },
   INVALID_REQUEST: { status: "invalid_argument", retryable: false },
   LAYER_UNSUPPORTED: { status: "invalid_argument", retryable: false },

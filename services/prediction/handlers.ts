@@ -18,14 +18,19 @@ import {
 } from "../../gen/millrace/v1/prediction_pb.ts";
 import { statusFromError } from "../../lib/rpc/server-errors.ts";
 import type { Priority } from "./batcher.ts";
-import { decodeFor, type PredictionDependencies, requireModel, withModel } from "./live-model.ts";
+import { decodeFor, type LiveModel, requireModel, withModel } from "./live-model.ts";
 import type { LoadedModel } from "./serving.ts";
+
+export interface PredictionDependencies extends LiveModel {
+  /** The bytes of an image that a client names by its URL. */
+  readonly fetchImage: (url: string, signal: AbortSignal) => Promise<Uint8Array>;
+}
 
 /** The work of the service. What is asked of a model throws MODEL_NOT_READY before the first is live. */
 export interface Prediction {
   /**
-   * Classifies an image. IMAGE_UNREADABLE or IMAGE_TOO_LARGE for bad input, QUEUE_FULL if too many wait; the signal's reason as
-   * soon as it aborts.
+   * Classifies an image. IMAGE_UNREADABLE, IMAGE_TOO_LARGE or IMAGE_URL_REFUSED for bad input, DOWNLOAD_FAILED for a URL behind which there
+   * is nothing, QUEUE_FULL if too many wait; the signal's reason as soon as it aborts.
    */
   predict(request: PredictRequest, signal: AbortSignal): Promise<PredictResponse>;
   /** Classifies several images with one model. What is wrong with one of them is its result. */
@@ -37,12 +42,14 @@ export interface Prediction {
 }
 
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
-  const { deployment } = dependencies;
+  const { deployment, fetchImage } = dependencies;
   return {
     predict: ({ input, topK, priority }, signal) =>
       withModel(dependencies, async (model) => {
         const settings = { topK, priority: priorityOf(priority), signal };
-        const classes = await classify(model, input.value ?? new Uint8Array(), settings);
+        const source =
+          input.case === "imageUrl" ? () => fetchImage(input.value, signal) : (input.value ?? new Uint8Array());
+        const classes = await classify(model, source, settings);
         return create(PredictResponseSchema, { ...classes, model: servedModel(model) });
       }),
     predictBatch: ({ images, topK, priority }, signal) =>
@@ -86,21 +93,24 @@ interface ClassifiedImage {
 
 async function classify(
   model: LoadedModel,
-  image: Uint8Array,
+  source: Uint8Array | (() => Promise<Uint8Array>),
   { topK, ...options }: ClassifySettings,
 ): Promise<ClassifiedImage> {
-  let decodeMs = 0;
+  let [fetchMs, decodeMs] = [0, 0];
   const decode = async (): Promise<Uint8Array> => {
     const startedMs = performance.now();
+    const image = typeof source === "function" ? await source() : source;
+    const fetchedMs = performance.now();
     const pixels = await decodeFor(model, image);
-    decodeMs = performance.now() - startedMs;
+    if (typeof source === "function") fetchMs = fetchedMs - startedMs;
+    decodeMs = performance.now() - fetchedMs;
     return pixels;
   };
   const { output, queuedMs: queueMs, batchSize } = await model.classify(decode, options);
   const { probabilities, inferenceMs } = output;
   return {
     predictions: ranked(probabilities, model.manifest.classes, topK),
-    timings: { decodeMs, queueMs, inferenceMs, batchSize },
+    timings: { fetchMs, decodeMs, queueMs, inferenceMs, batchSize },
   };
 }
 

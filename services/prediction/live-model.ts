@@ -7,7 +7,8 @@ import { withSpan } from "../../lib/telemetry/spans.ts";
 import type { Deployment } from "./deployment.ts";
 import type { LoadedModel } from "./serving.ts";
 
-export interface PredictionDependencies {
+/** The model that is live, or the name of the one that is waited for. */
+export interface LiveModel {
   readonly deployment: Pick<Deployment, "current" | "batching">;
   /** Name of the model that this service waits for, for the error before it is there. */
   readonly modelName: string;
@@ -15,7 +16,7 @@ export interface PredictionDependencies {
 
 /** Answers with the model that is live now, which stays until it has answered. MODEL_NOT_READY before the first. */
 export async function withModel<T>(
-  dependencies: PredictionDependencies,
+  dependencies: LiveModel,
   answerWith: (model: LoadedModel) => Promise<T>,
 ): Promise<T> {
   const model = requireModel(dependencies);
@@ -27,7 +28,7 @@ export async function withModel<T>(
 }
 
 /** The model that is live. MODEL_NOT_READY before the first. */
-export function requireModel({ deployment, modelName }: PredictionDependencies): LoadedModel {
+export function requireModel({ deployment, modelName }: LiveModel): LoadedModel {
   const model = deployment.current();
   if (model !== undefined) return model;
   throw new AppError(

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { defineConfig } from "../../lib/config.ts";
+import { createImageFetcher } from "../../lib/images/image-url.ts";
 import { defaultModelName } from "../../lib/registry/model-log.ts";
 import { runService } from "../../lib/service.ts";
 import { followChampion } from "./deployment.ts";
@@ -31,6 +32,13 @@ const schema = defineConfig("prediction", {
     .max(100_000)
     .default(512)
     .describe("the most images that wait or are decoded at the same time, 1 to 100000; more are refused"),
+  imageUrlHosts: z
+    .string()
+    .default("")
+    .transform((list) => list.split(",").flatMap((host) => host.trim().toLowerCase() || []))
+    .describe(
+      "the hosts that images may be fetched from, separated by commas, such as images.example.org, *.example.org or * for any; none by default",
+    ),
 });
 
 await runService(schema, ({ config, logger, bus, artifacts, instanceId, setServing }) => {
@@ -38,9 +46,10 @@ await runService(schema, ({ config, logger, bus, artifacts, instanceId, setServi
   const batching = { maxBatchSize, maxDelayMs, maxQueueLength };
   const deployment = followChampion({ bus, artifacts, modelName, instanceId, batching, onServing: setServing });
   const dependencies = { deployment, modelName };
+  const fetchImage = createImageFetcher(config.imageUrlHosts);
   const inference = createOpenInference(dependencies);
   return {
-    routes: [predictionRoutes(createPrediction(dependencies)), openInferenceRoutes(inference)],
+    routes: [predictionRoutes(createPrediction({ ...dependencies, fetchImage })), openInferenceRoutes(inference)],
     fallback: createOpenInferenceRest(inference, logger),
     ready: deployment.ready,
     resources: [deployment],

@@ -44,7 +44,7 @@ export const speedrunWide: NetworkDefinition = {
     "The speedrun with twice the filters where they count, for a few epochs more: slower and more often right.",
   build: (input) => buildSpeedrun(input, { blocks: [64, 256, 256], name: "speedrun-wide" }),
   initialize: whiten,
-  defaults: recipe({ epochs: 8 }),
+  defaults: recipe({ epochs: 11 }),
 };
 
 function recipe({ epochs }: { epochs: number }): NetworkDefinition["defaults"] {

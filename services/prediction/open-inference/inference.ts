@@ -6,7 +6,7 @@
  */
 import { AppError } from "../../../lib/errors.ts";
 import { version as serverVersion } from "../../../lib/version.ts";
-import { decodeFor, type PredictionDependencies, requireModel, withModel } from "../live-model.ts";
+import { decodeFor, type LiveModel, requireModel, withModel } from "../live-model.ts";
 import type { LoadedModel } from "../serving.ts";
 import { badInput, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
 
@@ -47,13 +47,15 @@ export interface OpenInference {
   infer(request: InferRequest, signal: AbortSignal): Promise<InferResult>;
 }
 
-export function createOpenInference(dependencies: PredictionDependencies): OpenInference {
+export function createOpenInference(dependencies: LiveModel): OpenInference {
   const { deployment, modelName } = dependencies;
+  const checkName = (name: string): void => {
+    if (name !== modelName) throw notFound(`there is no model "${name}" here, only "${modelName}"`, name);
+  };
   /** The live model, if it is the one asked for. */
   const find = (name: string, version: string): LoadedModel => {
-    if (name !== modelName) throw notFound(`there is no model "${name}" here, only "${modelName}"`, name);
-    const model = requireModel(dependencies);
-    return checkVersion(model, version);
+    checkName(name);
+    return checkVersion(requireModel(dependencies), version);
   };
   return {
     ready: () => deployment.current() !== undefined,
@@ -64,7 +66,7 @@ export function createOpenInference(dependencies: PredictionDependencies): OpenI
     },
     metadata: (name, version) => describe(find(name, version)),
     infer: async ({ modelName: name, modelVersion, inputs, outputs }, signal) => {
-      find(name, modelVersion);
+      checkName(name);
       return withModel(dependencies, async (model) => {
         checkVersion(model, modelVersion);
         const classified = await classifyAll(model, inputs, signal);

@@ -119,11 +119,20 @@ function routeOf(method: string, path: string): Route {
   if (method === "GET" && path === "/v2/health/ready") return { action: "server ready", ...server };
   const [, model, version = "", action = ""] =
     /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/(ready|infer))?$/.exec(path) ?? [];
-  const name = model === undefined ? "" : decodeURIComponent(model);
+  const name = decodedName(model);
   if (model !== undefined && method === "GET" && action === "") return { action: "model metadata", name, version };
   if (model !== undefined && method === "GET" && action === "ready") return { action: "model ready", name, version };
   if (model !== undefined && method === "POST" && action === "infer") return { action, name, version };
   throw new AppError("PATH_NOT_FOUND", `there is nothing at ${method} ${path}`);
+}
+
+/** A name that is not percent-encoded as it should be is taken as it stands: no model has it. */
+function decodedName(text = ""): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 const parameters = z
@@ -138,7 +147,13 @@ const requestSchema = z.object({
   id: z.string().optional(),
   parameters,
   inputs: z.array(
-    z.object({ name: z.string(), datatype: z.string(), shape: z.array(z.number()), parameters, data: z.unknown().optional() }),
+    z.object({
+      name: z.string(),
+      datatype: z.string(),
+      shape: z.array(z.number()),
+      parameters,
+      data: z.unknown().optional(),
+    }),
   ),
   outputs: z.array(z.object({ name: z.string(), parameters })).default([]),
 });
@@ -202,6 +217,8 @@ interface Body {
 }
 
 async function readBody(request: HttpRequest): Promise<Body> {
+  const encoding = request.headers["content-encoding"] ?? "identity";
+  if (encoding !== "identity") throw new AppError("INVALID_REQUEST", `content-encoding ${encoding} is not taken`);
   const chunks: Buffer[] = [];
   let length = 0;
   for await (const chunk of request) {

@@ -82,7 +82,7 @@ export async function rejection(promise: Promise<unknown>): Promise<unknown> {
 function predictionService(wait: (signal: AbortSignal) => void): ServiceImpl<typeof PredictionService> {
   return {
     async predict({ input }, { signal }) {
-      const label = new TextDecoder().decode(input.value);
+      const label = input.case === "image" ? new TextDecoder().decode(input.value) : "";
       if (label === "missing") {
         throw new AppError("MODEL_NOT_READY", "no model is live yet", { details: { model: "pictograms" } });
       }

@@ -234,6 +234,7 @@ test("what is no request is refused over REST", async (t) => {
     ["{", {}, /no JSON/],
     ['{"inputs":1}', {}, /^inputs: /],
     ['{"inputs":[]}', { "inference-header-content-length": "99" }, /is 99, the request has 13 bytes/],
+    ['{"inputs":[]}', { "content-encoding": "gzip" }, /content-encoding gzip is not taken/],
     ['{"inputs":[]}xy', { "inference-header-content-length": "13" }, /2 bytes in binary that belong to no input/],
   ];
   for (const [body, headers, message] of bodies) {
@@ -253,7 +254,14 @@ test("another model, another version and another path are not found", async (t) 
   }
   await assert.rejects(client.modelMetadata({ name: "other" }), { code: "MODEL_NOT_FOUND" });
   const statusOf = async (path: string) => (await fetch(server.url + path)).status;
-  const paths = ["/v2/models/other", "/v2/models/test/versions/2", "/v2/models/test/stop", "/v2/x", "/elsewhere"];
+  const paths = [
+    "/v2/models/other",
+    "/v2/models/test/versions/2",
+    "/v2/models/test/stop",
+    "/v2/models/%",
+    "/v2/x",
+    "/elsewhere",
+  ];
   assert.deepEqual(
     await Promise.all(paths.map(statusOf)),
     paths.map(() => 404),

@@ -12,6 +12,7 @@ import {
   UpdateBatchingRequestSchema,
 } from "../../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
+import { createImageFetcher } from "../../../lib/images/image-url.ts";
 import type { BatchSettings } from "../../../services/prediction/batcher.ts";
 import { createPrediction, type Prediction } from "../../../services/prediction/handlers.ts";
 import { startServedModel } from "../../helpers/served-model.ts";
@@ -34,7 +35,8 @@ async function startPrediction(t: TestContext, settings: Partial<BatchSettings> 
       batching = next;
     },
   };
-  return createPrediction({ deployment, modelName: "test" });
+  const fetchImage = createImageFetcher([]);
+  return createPrediction({ deployment, modelName: "test", fetchImage });
 }
 
 /** Pictures that no two are alike, so that an answer that went to another's image shows. */
@@ -91,6 +93,15 @@ test("of several images a broken one fails alone, with the error that Predict wo
     const [info] = result.value.details.map((detail) => anyUnpack(detail, ErrorInfoSchema));
     assert.deepEqual([result.value.code, info?.reason], [Code.InvalidArgument, "IMAGE_UNREADABLE"]);
   }
+});
+
+test("an image's URL is refused unless the service is set up to fetch it", async (t) => {
+  const prediction = await startPrediction(t);
+  const input = { case: "imageUrl", value: "https://example.org/cat.jpg" } as const;
+  await assert.rejects(prediction.predict(create(PredictRequestSchema, { input }), never), {
+    code: "IMAGE_URL_REFUSED",
+    message: /MILLRACE_PREDICTION_IMAGE_URL_HOSTS/,
+  });
 });
 
 test("more images than may wait are refused with the time to wait, and those before them answered", async (t) => {
