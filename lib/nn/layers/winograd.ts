@@ -59,6 +59,7 @@ export function isWinogradFaster({ x, kernel }: ConvolutionOperands, window: Win
   const [tall, wide] = [tileInputs * tileCount(rows), tileInputs * tileCount(columns)];
   if (n * channels * tall * wide > mostElements) return false;
   const direct = 9 * channels * kernels * rows * columns;
+  if (n * direct < fewestProducts) return false;
   const products = channels * kernels * tall * wide;
   const transforms = (channels * height * (width + tall) + kernels * rows * (tall + columns)) * wide;
   return products + transforms < worthwhile * direct;
@@ -66,6 +67,9 @@ export function isWinogradFaster({ x, kernel }: ConvolutionOperands, window: Win
 
 /** Share of a direct convolution's multiplications up to which it is worthwhile: `small` and `resnet9` are fastest with it. */
 const worthwhile = 0.9;
+
+/** Multiplications of a direct convolution that takes no time worth saving: there the larger rounding is all one would get. */
+const fewestProducts = 2 ** 21;
 
 /** Of the tiles of one convolution: 128 MB in float32. */
 const mostElements = 2 ** 25;

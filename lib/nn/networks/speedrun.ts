@@ -14,6 +14,10 @@
  * - Lookahead: every 20 steps the weights are drawn towards their own average, which calms such rates.
  * - Alternating flip, which shows each image once each way in two epochs and leaves nothing to chance, and shifts of up to two pixels.
  * - The finished model looks at each image and at its mirror image.
+ *
+ * On CIFAR-10 as JPEG files of quality 75, trained on 50,000 and tested on 5,000 of them, with 2 cores of an AMD EPYC without AVX-512, Node 20.20:
+ * `speedrun` reaches 85.7 % (85.6 to 85.9, three seeds) in 489 s (479 to 500), four epochs; five epochs of it reached 86.8 % in 531 s (one seed).
+ * `speedrun-wide` reached 90.1 % and 89.6 % (two seeds) in 26 min with eight epochs; its default is eleven. docs/results has the logs.
  */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { core, layers as tf } from "../tensorflow.ts";
