@@ -29,7 +29,17 @@ function predict({ input }: PredictRequest): PredictResponse {
 
 /** The methods besides Predict are never called. */
 const none = () => ({});
-const implementation = { predict, predictBatch: none, getModel: none, updateBatching: none };
+async function* nothing() {}
+const implementation = {
+  predict,
+  predictBatch: none,
+  predictStream: nothing,
+  getModel: none,
+  listServedModels: none,
+  watchServedModels: nothing,
+  sendFeedback: none,
+  updateBatching: none,
+};
 
 const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
   /** As every service has it: validation, spans (to nobody) and logs included. */

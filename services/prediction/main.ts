@@ -3,7 +3,9 @@ import { defineConfig } from "../../lib/config.ts";
 import { createImageFetcher } from "../../lib/images/image-url.ts";
 import { defaultModelName } from "../../lib/registry/model-log.ts";
 import { runService } from "../../lib/service.ts";
-import { followChampion } from "./deployment.ts";
+import { createAnswerLog } from "./answer-log.ts";
+import { followAliases } from "./deployment.ts";
+import { createFeedback } from "./feedback.ts";
 import { createPrediction } from "./handlers.ts";
 import { createOpenInference } from "./open-inference/inference.ts";
 import { createOpenInferenceRest } from "./open-inference/rest.ts";
@@ -11,7 +13,32 @@ import { openInferenceRoutes } from "./open-inference/routes.ts";
 import { predictionRoutes } from "./routes.ts";
 
 const schema = defineConfig("prediction", {
-  modelName: z.string().default(defaultModelName).describe("name of the model whose champion answers"),
+  modelName: z.string().default(defaultModelName).describe("name of the model whose versions answer"),
+  modelMemoryMb: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(256)
+    .describe("the most megabytes of memory for versions that no alias names, 0 or more; 0 keeps and loads none"),
+  eventIntervalMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(600_000)
+    .default(5_000)
+    .describe("milliseconds after which answers are published as an event, 0 to 600000; 0 publishes none"),
+  keptImageShare: z.coerce
+    .number()
+    .min(0)
+    .max(1)
+    .default(0)
+    .describe("the share of answers whose images are kept as artifacts, 0 to 1"),
+  driftWindow: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(1_000)
+    .describe("the number of answers that are compared with the data set at a time; 0 compares none"),
   maxBatchSize: z.coerce
     .number()
     .int()
@@ -43,15 +70,31 @@ const schema = defineConfig("prediction", {
 
 await runService(schema, ({ config, logger, bus, artifacts, instanceId, setServing }) => {
   const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength } = config;
-  const batching = { maxBatchSize, maxDelayMs, maxQueueLength };
-  const deployment = followChampion({ bus, artifacts, modelName, instanceId, batching, onServing: setServing });
-  const dependencies = { deployment, modelName };
-  const fetchImage = createImageFetcher(config.imageUrlHosts);
+  const deployment = followAliases({
+    bus,
+    artifacts,
+    modelName,
+    instanceId,
+    batching: { maxBatchSize, maxDelayMs, maxQueueLength },
+    cacheBytes: config.modelMemoryMb * 1024 ** 2,
+    onServing: setServing,
+  });
+  const answers = createAnswerLog({
+    bus,
+    artifacts,
+    instanceId,
+    intervalMs: config.eventIntervalMs,
+    imageShare: config.keptImageShare,
+    driftWindow: config.driftWindow,
+  });
+  const dependencies = { deployment, answers };
+  const prediction = createPrediction({ ...dependencies, fetchImage: createImageFetcher(config.imageUrlHosts) });
+  const feedback = createFeedback({ bus, artifacts, deployment });
   const inference = createOpenInference(dependencies);
   return {
-    routes: [predictionRoutes(createPrediction({ ...dependencies, fetchImage })), openInferenceRoutes(inference)],
+    routes: [predictionRoutes({ prediction, feedback, deployment }), openInferenceRoutes(inference)],
     fallback: createOpenInferenceRest(inference, logger),
     ready: deployment.ready,
-    resources: [deployment],
+    resources: [deployment, answers],
   };
 });

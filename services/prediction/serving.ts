@@ -29,9 +29,9 @@ export interface LoadedModel extends AsyncDisposable {
   setBatching(settings: BatchSettings): void;
   /** Resolves with the reason if the model can no longer answer, because its thread has died. */
   readonly lost: Promise<AppError>;
-  readonly deployedAt: Date;
-  /** Keeps the model in memory until the lease is disposed of: an answer under way is finished with the model it began with. */
-  lease(): Disposable;
+  readonly loadedAt: Date;
+  /** About what the model takes. */
+  readonly memoryBytes: number;
   /** Span of the deployment, under which the model's first answer appears in the run's trace. */
   firstAnswerParent: SpanContext | undefined;
 }
@@ -42,17 +42,27 @@ const warmUpRuns = 3;
 export interface LoadOptions {
   readonly artifacts: ArtifactStore;
   readonly batching: BatchSettings;
+  /** Called with the memory that the model will take, in bytes, before it takes it; throws if there is no room. */
+  readonly admit?: (bytes: number) => void;
+}
+
+/** What a version is, read from the store and checked against its digest. */
+export async function readModelManifest(version: ModelVersion, artifacts: ArtifactStore): Promise<ModelManifest> {
+  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
+  return fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
 }
 
 /** Loads a version from the store, checked against its digests, and warms it up. */
-export async function loadModel(version: ModelVersion, { artifacts, batching }: LoadOptions): Promise<LoadedModel> {
+export async function loadModel(version: ModelVersion, options: LoadOptions): Promise<LoadedModel> {
+  const { artifacts, batching, admit } = options;
   const attributes = {
     "millrace.model.name": version.name,
     "millrace.model.version": version.version,
     "millrace.model.digest": version.digest,
   };
-  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
-  const manifest = fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
+  const manifest = await readModelManifest(version, artifacts);
+  const memoryBytes = memoryOf(manifest);
+  admit?.(memoryBytes);
   const onnx = await readBytes(artifacts, manifest.onnx?.digest ?? "");
   const worker = await withSpan("load model", { attributes }, () => createInferenceWorker({ onnx, intraOpThreads: 1 }));
   try {
@@ -61,7 +71,6 @@ export async function loadModel(version: ModelVersion, { artifacts, batching }: 
     await worker[Symbol.asyncDispose]();
     throw thrown;
   }
-  const leases = createLeases();
   const batcher = createBatcher({
     settings: batching,
     run: (images: readonly Uint8Array[]) => runBatch(worker, images),
@@ -74,14 +83,19 @@ export async function loadModel(version: ModelVersion, { artifacts, batching }: 
     setBatching(settings) {
       batcher.settings = settings;
     },
-    deployedAt: new Date(),
-    lease: leases.take,
+    loadedAt: new Date(),
+    memoryBytes,
     firstAnswerParent: undefined,
-    [Symbol.asyncDispose]: async () => {
-      await leases.returned();
-      await worker[Symbol.asyncDispose]();
-    },
+    [Symbol.asyncDispose]: () => worker[Symbol.asyncDispose](),
   };
+}
+
+/** A thread with its heap and ONNX Runtime's session, and the weights: in the file, as they were read, and packed for the processor. */
+const threadBytes = 48 * 1024 ** 2;
+const copiesOfWeights = 3;
+
+function memoryOf({ onnx }: ModelManifest): number {
+  return threadBytes + copiesOfWeights * Number(onnx?.sizeBytes ?? 0n);
 }
 
 async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]): Promise<Classification[]> {
@@ -97,26 +111,6 @@ async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]):
     probabilities: probabilities.subarray(index * classes, (index + 1) * classes),
     inferenceMs: durationMs,
   }));
-}
-
-function createLeases() {
-  let count = 0;
-  let allReturned = () => {};
-  const release = () => {
-    count--;
-    if (count === 0) allReturned();
-  };
-  return {
-    take: (): Disposable => {
-      count++;
-      return { [Symbol.dispose]: release };
-    },
-    returned: (): Promise<void> =>
-      new Promise((resolve) => {
-        allReturned = resolve;
-        if (count === 0) resolve();
-      }),
-  };
 }
 
 async function warmUp(worker: InferenceWorker, { input }: ModelManifest): Promise<void> {

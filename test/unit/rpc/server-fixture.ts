@@ -96,6 +96,10 @@ function predictionService(wait: (signal: AbortSignal) => void): ServiceImpl<typ
     },
     getModel: () => ({ classes: ["cat", "dog"] }),
     predictBatch: () => ({}),
+    async *predictStream() {},
+    listServedModels: () => ({}),
+    async *watchServedModels() {},
+    sendFeedback: () => ({}),
     updateBatching: () => ({}),
   };
 }
