@@ -60,6 +60,17 @@ function sharedSettings(service: ServiceName) {
       .max(65_535)
       .default(servicePorts[service])
       .describe("a port to listen on, 0 to 65535; 0 takes a free one"),
+    tlsCertFile: z
+      .string()
+      .optional()
+      .describe("a file with the certificate, in PEM, that the port shows; it then speaks TLS"),
+    tlsKeyFile: z.string().optional().describe("a file with the certificate's key in PEM"),
+    tlsClientCaFile: z
+      .string()
+      .optional()
+      .describe(
+        "a file with certificates, in PEM, of those who sign clients' certificates; every client must have one then",
+      ),
     corsOrigins: z
       .string()
       .default("")

@@ -11,6 +11,7 @@ import { createRegistry, type Registry } from "./registry/registry.ts";
 import { createHealth, type Health } from "./rpc/health.ts";
 import type { HttpHandler } from "./rpc/port.ts";
 import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
+import { readTlsIdentity, tlsFilesOf, watchTlsFiles } from "./rpc/tls-files.ts";
 import { startTelemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
 
@@ -153,11 +154,16 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping, readi
   const { health } = readiness;
   const { routes: services, fallback } = parts;
   const { corsOrigins } = config;
-  const server = createRpcServer({ services, health, logger, corsOrigins, ...(fallback && { fallback }) });
+  const tlsFiles = tlsFilesOf(config);
+  const tls = tlsFiles && (await readTlsIdentity(tlsFiles));
+  const optional = { ...(fallback && { fallback }), ...(tls && { tls }) };
+  const server = createRpcServer({ services, health, logger, corsOrigins, ...optional });
   let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
+  let watching: Disposable | undefined;
   try {
     listening = await server.listen({ host: config.host, port: config.port });
+    watching = tlsFiles && watchTlsFiles({ files: tlsFiles, logger }, listening.setIdentity);
     await Promise.race([parts.ready, aborted(stopping)]);
     if (stopping.aborted) return;
     stage = parts.stage && startStage(bus, { ackWaitMs: config.ackWaitMs, ...parts.stage });
@@ -165,6 +171,7 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping, readi
     logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
     await aborted(stopping);
   } finally {
+    watching?.[Symbol.dispose]();
     await Promise.all([listening?.close(config.shutdownGraceMs), stage?.stop()]);
     for (const resource of parts.resources ?? []) await resource[Symbol.asyncDispose]();
   }
