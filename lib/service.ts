@@ -1,3 +1,4 @@
+import cluster from "node:cluster";
 import { setTimeout as delay } from "node:timers/promises";
 import type { z } from "zod";
 import { openArtifactStore } from "./artifacts/open-artifact-store.ts";
@@ -14,6 +15,7 @@ import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/se
 import { readTlsIdentity, tlsFilesOf, watchTlsFiles } from "./rpc/tls-files.ts";
 import { startTelemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
+import { runWorkers } from "./workers.ts";
 
 /** What every service is given to do its work with. */
 export interface ServiceContext<Own extends z.ZodRawShape> {
@@ -40,6 +42,11 @@ export interface ServiceParts {
   readonly resources?: readonly AsyncDisposable[];
 }
 
+export interface RunOptions<Own extends z.ZodRawShape> {
+  /** In how many processes the service runs, all of which share its port. Default: 1. */
+  readonly workers?: (config: Config<Own>) => number;
+}
+
 /**
  * Runs a service until SIGTERM or SIGINT: configuration, telemetry, broker, artifacts, RPC server, stage. It waits for a
  * broker that is not there yet. Stopping: health says NOT_SERVING, the stage gives back the message in its hands, calls
@@ -48,6 +55,7 @@ export interface ServiceParts {
 export async function runService<Own extends z.ZodRawShape>(
   schema: ConfigSchema<Own>,
   build: (context: ServiceContext<Own>) => ServiceParts | Promise<ServiceParts>,
+  { workers = () => 1 }: RunOptions<Own> = {},
 ): Promise<void> {
   const stopping = stopSignal();
   const { service } = schema;
@@ -56,6 +64,13 @@ export async function runService<Own extends z.ZodRawShape>(
     const config = loadConfig(schema);
     logger = createLogger({ service, level: config.logLevel });
     const { instanceId, traceDir } = config;
+    const count = workers(config);
+    if (cluster.isPrimary && count > 1) {
+      const variable = `MILLRACE_${service.toUpperCase()}_INSTANCE_ID`;
+      const env = (n: number) => ({ [variable]: `${instanceId}-${n}` });
+      await runWorkers({ count, env, logger, stopping });
+      return;
+    }
     const telemetry = await startTelemetry({ service, version, instanceId, traceDir, logger });
     try {
       logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
@@ -162,6 +177,8 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping, readi
   let stage: RunningStage | undefined;
   let watching: Disposable | undefined;
   try {
+    // A worker shares its port with others that can answer: it takes no connection before it can.
+    if (cluster.isWorker) await Promise.race([parts.ready, aborted(stopping)]);
     listening = await server.listen({ host: config.host, port: config.port });
     watching = tlsFiles && watchTlsFiles({ files: tlsFiles, logger }, listening.setIdentity);
     await Promise.race([parts.ready, aborted(stopping)]);

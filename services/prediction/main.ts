@@ -2,7 +2,7 @@ import { z } from "zod";
 import { defineConfig } from "../../lib/config.ts";
 import { createImageFetcher } from "../../lib/images/image-url.ts";
 import { defaultModelName } from "../../lib/registry/model-log.ts";
-import { runService } from "../../lib/service.ts";
+import { runService, type ServiceContext, type ServiceParts } from "../../lib/service.ts";
 import { createAnswerLog } from "./answer-log.ts";
 import { followAliases } from "./deployment.ts";
 import { createFeedback } from "./feedback.ts";
@@ -12,7 +12,7 @@ import { createOpenInferenceRest } from "./open-inference/rest.ts";
 import { openInferenceRoutes } from "./open-inference/routes.ts";
 import { predictionRoutes } from "./routes.ts";
 
-const schema = defineConfig("prediction", {
+const settings = {
   modelName: z.string().default(defaultModelName).describe("name of the model whose versions answer"),
   modelMemoryMb: z.coerce
     .number()
@@ -39,6 +39,13 @@ const schema = defineConfig("prediction", {
     .min(0)
     .default(1_000)
     .describe("the number of answers that are compared with the data set at a time; 0 compares none"),
+  workers: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(256)
+    .default(1)
+    .describe("the number of processes that share the port, 1 to 256; each has its own models in memory"),
   maxBatchSize: z.coerce
     .number()
     .int()
@@ -66,9 +73,18 @@ const schema = defineConfig("prediction", {
     .describe(
       "the hosts that images may be fetched from, separated by commas, such as images.example.org, *.example.org or * for any; none by default",
     ),
-});
+};
 
-await runService(schema, ({ config, logger, bus, artifacts, instanceId, setServing }) => {
+await runService(defineConfig("prediction", settings), buildPrediction, { workers: ({ workers }) => workers });
+
+function buildPrediction({
+  config,
+  logger,
+  bus,
+  artifacts,
+  instanceId,
+  setServing,
+}: ServiceContext<typeof settings>): ServiceParts {
   const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength } = config;
   const deployment = followAliases({
     bus,
@@ -97,4 +113,4 @@ await runService(schema, ({ config, logger, bus, artifacts, instanceId, setServi
     ready: deployment.ready,
     resources: [deployment, answers],
   };
-});
+}
