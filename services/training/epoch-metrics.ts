@@ -60,6 +60,7 @@ export function createEpochSpans(): EpochSpans {
   let open: Span | undefined;
   const begun = (pastMs: number): Span => {
     if (startTimeMs === undefined) {
+      // An epoch that is gone on with from a checkpoint has a past before this training.
       startTimeMs = Math.max(createdMs, Date.now() - pastMs);
       startSpan("build network", { parent, startTimeMs: createdMs }).end(startTimeMs);
     }
