@@ -4,6 +4,7 @@ import { AppError } from "../lib/errors.ts";
 const usage = `Usage: millrace <command>
 
   start [options]      run everything on this machine: broker, services, one pipeline run (start --help)
+  trace [id] [options] draw the trace of a run in the terminal or as a page (trace --help)
   service <name>       run one service against MILLRACE_NATS_URL: ${Object.keys(servicePorts).join(", ")}
 `;
 
@@ -22,6 +23,10 @@ async function run(name: string, args: string[]): Promise<void> {
       const { start } = await import("./start/start.ts");
       // Whatever is still under way, such as a download that Ctrl-C has interrupted, ends here.
       return process.exit(await start(args));
+    }
+    case "trace": {
+      const { trace } = await import("./trace/trace.ts");
+      return trace(rest);
     }
     case "service":
       return runOneService(args[0] ?? "");

@@ -48,7 +48,7 @@ A later start finds the earlier runs and their model again. Deleting the folder 
 const builtIn = ["pictograms", "cifar10"];
 
 /** Where the person is: npm runs scripts in the package's folder, and tells in INIT_CWD where it was called. */
-const calledFrom = process.env.INIT_CWD ?? process.cwd();
+export const calledFrom = process.env.INIT_CWD ?? process.cwd();
 
 /** Reads the command line; undefined where only help was asked for. INVALID_REQUEST names the option that is wrong. */
 export function parseStartOptions(args: string[]): StartOptions | undefined {

@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { PipelineService, type Run, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { orAborted } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -88,7 +89,7 @@ async function startAllServices(
 }
 
 async function showResults(session: Session, run: Run, services: ServiceProcesses) {
-  const { screen, style, folders } = session;
+  const { screen, style, folders, options } = session;
   if (run.status !== RunStatus.SUCCEEDED) {
     const { code, message } = run.failure ?? { code: "", message: statusName(run) };
     screen.line(`\n${style.bad("Failed:")} run ${run.runId}: ${code} ${message}`);
@@ -104,6 +105,7 @@ async function showResults(session: Session, run: Run, services: ServiceProcesse
     screen.line("\nNo predictions: no model is live. Train longer (--epochs) or lower the bar (--minimum-accuracy).");
   const traces = style.dim(`(${shortPath(folders.traces)}/*.jsonl, OTLP JSON lines)`);
   screen.line(`\nTrace of the run: ${style.bold(run.traceId)} ${traces}`);
+  screen.line(`  npm run trace -- ${run.runId}${homeOption(options.home)}    # add --open to see it in a browser`);
   return { succeeded: anyModel, samples };
 }
 
@@ -137,6 +139,11 @@ function nextSteps({ addresses }: ServiceProcesses, samples: readonly Sample[], 
     "",
     "Everything stays up until Ctrl-C.",
   ];
+}
+
+/** How a later command is told of a home folder that is not the one it would look in. */
+function homeOption(home: string): string {
+  return home === resolve(".millrace") ? "" : ` --home ${shellQuoted(shortPath(home))}`;
 }
 
 /** A path as one word for a shell: it bears the name of a class, which is whatever a folder was called. */

@@ -42,7 +42,7 @@ export async function publishEvent(bus: Bus, message: Message, options: PublishO
   const { runId, cause, key, expectedLastSequence, signal, patient = false } = options;
   const id = eventIdFrom(cause?.id ?? runId, type.name, key);
   const payload = toBinary(schema, message);
-  const sent = { ...route, id, type: message.$typeName, source: bus.service };
+  const sent = { ...route, id, type: message.$typeName, source: bus.service, runId };
   return withSendSpan(sent, async () => {
     const event: CloudEventAttributes = {
       id,

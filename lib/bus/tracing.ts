@@ -50,6 +50,8 @@ export interface SentEvent {
   readonly id: string;
   readonly type: string;
   readonly source: string;
+  /** Empty for an event that is no run's. */
+  readonly runId: string;
 }
 
 /** Runs a publication in a producer span; what it injects makes the consumer its child. */
@@ -64,6 +66,7 @@ export function withSendSpan<T>(event: SentEvent, publish: () => Promise<T>): Pr
     "cloudevents.event_id": event.id,
     "cloudevents.event_source": event.source,
     "cloudevents.event_type": event.type,
+    ...(event.runId !== "" && { "millrace.run.id": event.runId }),
   };
   return withSpan(`send ${event.template}`, { kind: SpanKind.PRODUCER, attributes }, publish);
 }

@@ -2,6 +2,7 @@ import type { Artifact } from "../../gen/millrace/v1/artifact_pb.ts";
 import type { DatasetManifest } from "../../gen/millrace/v1/dataset_pb.ts";
 import type { ArtifactStore } from "../artifacts/store.ts";
 import { AppError } from "../errors.ts";
+import { withSpan } from "../telemetry/spans.ts";
 import type { SplitName } from "./sources/source.ts";
 
 /** A whole split in memory that threads can share. */
@@ -24,7 +25,15 @@ export interface LoadOptions {
  * @throws AppError DATASET_INVALID when a shard's size is not what the manifest says or a label is no class's; what the
  * artifact store throws, CANCELLED among it.
  */
-export async function loadSplit(
+export function loadSplit(manifest: DatasetManifest, split: SplitName, options: LoadOptions): Promise<LoadedSplit> {
+  const attributes = {
+    "millrace.dataset.split": split,
+    "millrace.images.count": manifest[split]?.imageCount ?? 0,
+  };
+  return withSpan("load split", { attributes }, () => readSplit(manifest, split, options));
+}
+
+async function readSplit(
   manifest: DatasetManifest,
   split: SplitName,
   { artifacts, signal }: LoadOptions,

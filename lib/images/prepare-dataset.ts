@@ -12,6 +12,7 @@ import {
 } from "../../gen/millrace/v1/dataset_pb.ts";
 import type { ArtifactStore } from "../artifacts/store.ts";
 import { AppError } from "../errors.ts";
+import { withSpan } from "../telemetry/spans.ts";
 import { type ChannelAccumulator, createChannelAccumulator } from "./channel-statistics.ts";
 import type { RemoteFile } from "./files/download.ts";
 import { createShardWriter } from "./shard-writer.ts";
@@ -57,11 +58,13 @@ export async function prepareDataset(spec: DatasetSpec, dependencies: PrepareDep
   const report = createReporter(dependencies);
   try {
     signal.throwIfAborted();
-    await using source = await openSource(spec.source, {
-      ...options,
-      ...(cifar10 === undefined ? {} : { cifar10 }),
-      onDownload: (done, total) => report({ phase: "downloading", done, total, skipped: 0 }),
-    });
+    await using source = await withSpan("open source", {}, () =>
+      openSource(spec.source, {
+        ...options,
+        ...(cifar10 === undefined ? {} : { cifar10 }),
+        onDownload: (done, total) => report({ phase: "downloading", done, total, skipped: 0 }),
+      }),
+    );
     const stored = await storeImages(source, {
       ...options,
       artifacts,

@@ -9,6 +9,7 @@ import type { AliasMove, ModelVersion } from "../../gen/millrace/v1/model_pb.ts"
 import type { Bus } from "../bus/bus.ts";
 import type { CloudEventAttributes } from "../bus/cloud-event.ts";
 import { AppError } from "../errors.ts";
+import { withSpan } from "../telemetry/spans.ts";
 import { championAlias, changeKey, defaultShares, type ModelLog, previousChampion } from "./model-log.ts";
 import { createModelReader, type ModelReader } from "./model-reader.ts";
 
@@ -69,8 +70,12 @@ export function createRegistry(bus: Bus): Registry {
       const key = changeId(origin, ModelVersionRegisteredSchema.typeName);
       const decide = (log: ModelLog) =>
         create(ModelVersionRegisteredSchema, { version: { ...version, version: latestVersion(log) + 1 } });
-      const log = await change({ bus, reader, modelName: version.name, origin, key, decide });
-      return requireVersion(log, log.changes.get(key) ?? 0);
+      return withSpan("register version", { attributes: { "millrace.model.name": version.name } }, async (span) => {
+        const log = await change({ bus, reader, modelName: version.name, origin, key, decide });
+        const registered = requireVersion(log, log.changes.get(key) ?? 0);
+        span.setAttribute("millrace.model.version", registered.version);
+        return registered;
+      });
     },
     recordEvaluation: async (modelName, version, report, origin) => {
       const key = changeId(origin, ModelVersionEvaluatedSchema.typeName);
@@ -78,14 +83,23 @@ export function createRegistry(bus: Bus): Registry {
         requireVersion(log, version);
         return create(ModelVersionEvaluatedSchema, { version, report });
       };
-      await change({ bus, reader, modelName, origin, key, decide });
+      const attributes = { "millrace.model.name": modelName, "millrace.model.version": version };
+      await withSpan("record evaluation", { attributes }, () =>
+        change({ bus, reader, modelName, origin, key, decide }),
+      );
     },
     moveAlias: async (move, origin) => {
       const { modelName, alias = championAlias } = move;
       const key = changeId(origin, ModelAliasMovedSchema.typeName, alias);
       const decide = (log: ModelLog) => aliasMoved(log, { ...move, alias }, origin.runId);
-      const log = await change({ bus, reader, modelName, origin, key, decide });
-      return requireMove(log, key);
+      const attributes = {
+        "millrace.model.name": modelName,
+        "millrace.model.version": move.version,
+        "millrace.model.alias": alias,
+      };
+      return withSpan("move alias", { attributes }, async () =>
+        requireMove(await change({ bus, reader, modelName, origin, key, decide }), key),
+      );
     },
     rollBack: async (request, origin) => {
       const { modelName } = request;
@@ -94,8 +108,10 @@ export function createRegistry(bus: Bus): Registry {
         const version = requirePreviousChampion(log);
         return aliasMoved(log, { ...request, alias: championAlias, version }, origin.runId);
       };
-      const log = await change({ bus, reader, modelName, origin, key, decide });
-      return requireMove(log, key);
+      const attributes = { "millrace.model.name": modelName, "millrace.model.alias": championAlias };
+      return withSpan("roll back", { attributes }, async () =>
+        requireMove(await change({ bus, reader, modelName, origin, key, decide }), key),
+      );
     },
   };
 }

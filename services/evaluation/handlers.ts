@@ -91,7 +91,10 @@ async function evaluateVersion(
     const dataset: Measured = { digest: datasetDigest, manifest: await readManifest(datasetDigest, { artifacts }) };
     const model = await readModelManifest(version, artifacts);
     const report = await measure(model, dataset, { artifacts, onProgress, signal });
-    span.setAttribute("millrace.images.count", report.imageCount);
+    span.setAttributes({
+      "millrace.images.count": report.imageCount,
+      "millrace.evaluation.accuracy": report.accuracy,
+    });
     return report;
   });
 }
@@ -117,10 +120,14 @@ async function decideOn(
       checks: [...checks],
       championVersion: champion?.version ?? 0,
     });
-    span.setAttribute("millrace.evaluation.promoted", promote);
+    const reason = decision.checks.map(({ message }) => message).join("; ");
+    span.setAttributes({
+      "millrace.evaluation.promoted": promote,
+      "millrace.evaluation.champion_version": decision.championVersion,
+      "millrace.evaluation.reason": reason,
+    });
     if (promote) {
       const move = { modelName: version.name, version: version.version, expectedVersion: champion?.version ?? 0 };
-      const reason = decision.checks.map(({ message }) => message).join("; ");
       await registry.moveAlias({ ...move, reason }, { ...origin, signal });
     }
     return decision;

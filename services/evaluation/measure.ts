@@ -41,8 +41,9 @@ export async function measure(
   requireFit(model, dataset);
   const { artifacts, signal } = options;
   const test = await loadSplit(dataset.manifest, "test", { artifacts, signal });
-  const onnx = await readBytes(artifacts, model.onnx?.digest ?? "");
-  await using worker = await createInferenceWorker({ onnx });
+  await using worker = await withSpan("load model", {}, async () =>
+    createInferenceWorker({ onnx: await readBytes(artifacts, model.onnx?.digest ?? "") }),
+  );
   const startedMs = performance.now();
   const probabilities = await classifyAll(worker, test, model.classes.length, options);
   const seconds = (performance.now() - startedMs) / 1000;
@@ -100,7 +101,9 @@ async function classifyAll(
   for (let start = 0; start < count; start += batchSize) {
     signal.throwIfAborted();
     const n = Math.min(batchSize, count - start);
-    const { probabilities } = await worker.run(pixels.subarray(start * imageBytes, (start + n) * imageBytes), n);
+    const batch = pixels.subarray(start * imageBytes, (start + n) * imageBytes);
+    const attributes = { "millrace.images.count": n };
+    const { probabilities } = await withSpan("classify batch", { attributes }, () => worker.run(batch, n));
     all.set(probabilities, start * classCount);
     onProgress(start + n, count);
   }

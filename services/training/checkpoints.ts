@@ -15,6 +15,7 @@ import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
 import { checkResumable, decodeCheckpoint } from "../../lib/nn/checkpoint.ts";
 import type { CheckpointPosition } from "../../lib/nn/training.ts";
+import { withSpan } from "../../lib/telemetry/spans.ts";
 import type { TrainingListeners } from "./handlers.ts";
 import type { ResolvedTraining } from "./job.ts";
 
@@ -53,7 +54,7 @@ export async function readCheckpoint(
 ): Promise<UsableCheckpoint | undefined> {
   if (artifact === undefined) return undefined;
   try {
-    const bytes = await readBytes(artifacts, artifact.digest, { signal });
+    const bytes = await withSpan("read checkpoint", {}, () => readBytes(artifacts, artifact.digest, { signal }));
     const { height = 0, width = 0, channels = 0 } = manifest.shape ?? {};
     const data = { classes: manifest.classes, channels, height, width, images: manifest.train?.imageCount ?? 0 };
     const checkpoint = decodeCheckpoint(bytes);
@@ -95,7 +96,10 @@ export function createCheckpointWriter(
     const { bytes, position } = waiting;
     waiting = undefined;
     const name = `checkpoint-${position.epochs}-${position.steps}.bin`;
-    const artifact = await artifacts.put(bytes, { mediaType: "application/octet-stream", name });
+    const attributes = { "millrace.checkpoint.epochs": position.epochs, "millrace.checkpoint.steps": position.steps };
+    const artifact = await withSpan("store checkpoint", { attributes }, () =>
+      artifacts.put(bytes, { mediaType: "application/octet-stream", name }),
+    );
     listeners.onStored({ artifact, position });
   };
   return {

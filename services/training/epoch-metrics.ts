@@ -41,27 +41,36 @@ export const trainingEnds: Readonly<Record<nn.TrainingEnd, TrainingEnd>> = {
 
 /** A span for each epoch: a long training shows in the trace while it runs, since a span appears only when it ends. */
 export interface EpochSpans {
-  /** The epoch under way has shown a sign of life. */
-  begin(): void;
+  /** The epoch under way has shown a sign of life, with so many milliseconds of it past. */
+  begin(pastMs: number): void;
   /** Ends the span of an epoch. */
   end(metrics: EpochMetrics): void;
   /** Ends what is open. */
   dispose(): void;
 }
 
-/** Spans under the one that is active now. Each begins where the one before has ended, if there is such an epoch at all. */
+/**
+ * Spans under the one that is active now. Each begins where the one before has ended, if there is such an epoch at all; what is before
+ * the first step of all is a span "build network".
+ */
 export function createEpochSpans(): EpochSpans {
   const parent = context.active();
-  let startTimeMs = Date.now();
+  const createdMs = Date.now();
+  let startTimeMs: number | undefined;
   let open: Span | undefined;
-  const begun = (): Span => {
+  const begun = (pastMs: number): Span => {
+    if (startTimeMs === undefined) {
+      // An epoch that is gone on with from a checkpoint has a past before this training.
+      startTimeMs = Math.max(createdMs, Date.now() - pastMs);
+      startSpan("build network", { parent, startTimeMs: createdMs }).end(startTimeMs);
+    }
     open ??= startSpan("epoch", { parent, startTimeMs });
     return open;
   };
   return {
-    begin: () => void begun(),
+    begin: (pastMs) => void begun(pastMs),
     end(metrics) {
-      const span = begun().setAttributes({
+      const span = begun(metrics.durationSeconds * 1000).setAttributes({
         "millrace.training.epoch": metrics.epoch,
         "millrace.training.loss": metrics.loss,
         "millrace.training.accuracy": metrics.accuracy,

@@ -82,7 +82,7 @@ function startJob(
     { network, config, engine, data, ...given },
     {
       onProgress(progress) {
-        epochSpans.begin();
+        epochSpans.begin((1000 * progress.step * config.batchSize) / progress.imagesPerSecond);
         listeners.onProgress?.(progressFrom(progress));
       },
       onEpoch(epoch) {

@@ -5,6 +5,7 @@ import { LineageSchema, ModelManifestSchema } from "../../gen/millrace/v1/model_
 import { TrainingSummarySchema } from "../../gen/millrace/v1/training_pb.ts";
 import type { TrainingResult } from "../../lib/nn/training.ts";
 import { drawTrainingCurves } from "../../lib/nn/training-curves.ts";
+import { withSpan } from "../../lib/telemetry/spans.ts";
 import { codeVersion } from "../../lib/version.ts";
 import { trainingEnds } from "./epoch-metrics.ts";
 import type { TrainedVersion, TrainingDependencies, TrainingOrder } from "./handlers.ts";
@@ -33,12 +34,12 @@ export async function registerModel(
     codeVersion: codeVersion(),
     engine,
   });
-  const parts = await storeParts({ artifacts }, trained);
-  const model = { ...parts, lineage };
-  const json = toJsonString(ModelManifestSchema, create(ModelManifestSchema, model), { prettySpaces: 2 });
-  const manifest = await artifacts.put(new TextEncoder().encode(json), {
-    mediaType: "application/json",
-    name: "model.json",
+  const { parts, manifest } = await withSpan("store model", {}, async () => {
+    const parts = await storeParts({ artifacts }, trained);
+    const model = { ...parts, lineage };
+    const json = toJsonString(ModelManifestSchema, create(ModelManifestSchema, model), { prettySpaces: 2 });
+    const file = { mediaType: "application/json", name: "model.json" };
+    return { parts, manifest: await artifacts.put(new TextEncoder().encode(json), file) };
   });
   // The trace is not part of the manifest: a second try of the same run gives the same digest.
   const { traceId = "", spanId = "" } = trace.getActiveSpan()?.spanContext() ?? {};

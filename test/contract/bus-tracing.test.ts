@@ -60,6 +60,7 @@ suite("the trace of a run", () => {
     assert.equal(new Set(spans.map((span) => span.spanContext().traceId)).size, 1);
     assert.deepEqual([sent.kind, processed.kind], [SpanKind.PRODUCER, SpanKind.CONSUMER]);
     assert.equal(processed.links[0]?.context.spanId, sent.spanContext().spanId);
+    assert.equal(sent.attributes["millrace.run.id"], "r1");
     const [request] = await storedEvents(bus, eventSubject("r1", "run.requested"));
     const expected = {
       "messaging.system": "nats",

@@ -286,7 +286,32 @@ test("one trace runs through all services, from the request to the first predict
   );
   const roots = spans.filter(({ parentSpanId }) => !parentSpanId);
   assert.equal(roots.length, 1, `one root: ${roots.map(({ name }) => name).join(", ")}`);
+  const names = new Set(spans.map(({ service, name }) => `${service}: ${name}`));
+  for (const work of workInTrace) assert.ok(names.has(work), `there is no span ${work}`);
+  assert.ok(spans.length < 300, `${spans.length} spans`);
 });
+
+/** What a person looks for in the trace of a run. */
+const workInTrace = [
+  "ingestion: prepare dataset",
+  "ingestion: open source",
+  "ingestion: fill shard",
+  "ingestion: write shard",
+  "ingestion: artifact put",
+  "training: load split",
+  "training: artifact get",
+  "training: build network",
+  "training: epoch",
+  "training: store checkpoint",
+  "training: store model",
+  "training: register version",
+  "evaluation: load model",
+  "evaluation: classify batch",
+  "evaluation: compare engines",
+  "evaluation: record evaluation",
+  "evaluation: decide",
+  "evaluation: move alias",
+];
 
 interface WrittenSpan {
   readonly name: string;

@@ -83,6 +83,7 @@ test("npm start -- --exit shows the whole run and ends with status 0; a second s
     /Predictions by model "default" version 1/,
     /Curves of the training: .*\.svg/,
     /Trace of the run: [0-9a-f]{32}/,
+    /npm run trace -- \S+ --home \S+/,
   ]) {
     assert.match(first.text, part);
   }
@@ -108,6 +109,12 @@ test("without --exit it stays up, the commands that it prints work, and Ctrl-C l
     const { stdout } = await promisify(execFile)("sh", ["-c", line]);
     assert.equal(JSON.parse(stdout).predictions.length, 3, stdout);
   }
+  const trace = started
+    .output()
+    .split("\n")
+    .find((text) => text.includes("npm run trace"));
+  const { stdout: drawn } = await promisify(execFile)("sh", ["-c", trace ?? ""]);
+  assert.match(drawn, /process model\.trained evaluation[\s\S]*Critical path/);
   // A terminal sends Ctrl-C to the whole foreground group; the services are in groups of their own.
   process.kill(-(started.child.pid ?? 0), "SIGINT");
   const { text } = await finished(started);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { makeCacheFolder } from "../../cache-folder.ts";
 import { AppError } from "../../errors.ts";
 import { withRetries } from "../../retry.ts";
+import { withSpan } from "../../telemetry/spans.ts";
 
 /** A file on the web whose content is known beforehand. */
 export interface RemoteFile {
@@ -41,7 +42,10 @@ export async function download(file: RemoteFile, options: DownloadOptions): Prom
   await makeCacheFolder(cacheFolder);
   const path = join(cacheFolder, file.fileName);
   if (await isWhole(path, file)) return path;
-  return withRetries(retryPausesMs, signal, () => tryDownload(file, path, options));
+  const attributes = { "millrace.archive.size_bytes": file.sizeBytes };
+  return withRetries(retryPausesMs, signal, () =>
+    withSpan("download", { attributes }, () => tryDownload(file, path, options)),
+  );
 }
 
 async function isWhole(path: string, { sizeBytes, md5 }: RemoteFile): Promise<boolean> {

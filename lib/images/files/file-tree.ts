@@ -1,6 +1,7 @@
 import { open, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { AppError } from "../../errors.ts";
+import { withSpan } from "../../telemetry/spans.ts";
 import type { LeftOut } from "../sources/source.ts";
 import type { ArchiveLimits } from "./archive-limits.ts";
 import { openFolder } from "./folder.ts";
@@ -39,16 +40,31 @@ export interface FileTreeOptions {
  */
 export async function openFileTree(path: string, options: FileTreeOptions): Promise<FileTree> {
   try {
-    if ((await stat(path)).isDirectory()) return await openFolder(path, options.signal);
-    const start = await firstBytes(path, 512);
-    if (start.readUInt16BE(0) === 0x1f8b) return await openTar(path, { ...options, gzipped: true });
-    if (start.toString("latin1", 0, 2) === "PK") return await openZip(path, options);
-    if (start.toString("latin1", 257, 262) === "ustar") return await openTar(path, { ...options, gzipped: false });
+    const found = await stat(path);
+    if (found.isDirectory()) return await openFolder(path, options.signal);
+    const open = archiveOpener(await firstBytes(path, 512));
+    if (open !== undefined) {
+      const attributes = { "millrace.archive.size_bytes": found.size };
+      return await withSpan("read archive", { attributes }, async (span) => {
+        const tree = await open(path, options);
+        span.setAttribute("millrace.files.count", tree.files.length);
+        return tree;
+      });
+    }
   } catch (error) {
     throw explained(path, error);
   }
   const message = `${path} is neither a folder nor a .tar, .tar.gz or .zip archive; unpack it and name the folder`;
   throw new AppError("DATASET_INVALID", message);
+}
+
+type ArchiveOpener = (path: string, options: FileTreeOptions) => Promise<FileTree>;
+
+function archiveOpener(start: Buffer): ArchiveOpener | undefined {
+  if (start.readUInt16BE(0) === 0x1f8b) return (path, options) => openTar(path, { ...options, gzipped: true });
+  if (start.toString("latin1", 0, 2) === "PK") return openZip;
+  if (start.toString("latin1", 257, 262) !== "ustar") return undefined;
+  return (path, options) => openTar(path, { ...options, gzipped: false });
 }
 
 async function firstBytes(path: string, count: number): Promise<Buffer> {

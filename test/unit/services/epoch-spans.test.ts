@@ -14,16 +14,20 @@ test("each epoch that has begun is a span of the training, and one that never be
   const metrics = (epoch: number) => create(EpochMetricsSchema, { epoch, epochs: 9 });
 
   const spans = await withSpan("train", {}, () => createEpochSpans());
-  spans.begin();
-  spans.begin();
+  spans.begin(10);
+  spans.begin(20);
   spans.end(metrics(1));
   spans.end(metrics(2));
   spans.dispose();
   const stopped = createEpochSpans();
-  stopped.begin();
+  stopped.begin(0);
   stopped.dispose();
 
-  const [train, ...epochs] = exporter.getFinishedSpans();
+  const all = exporter.getFinishedSpans();
+  const [train, built] = all;
+  const epochs = all.filter(({ name }) => name === "epoch");
+  assert.equal(built?.name, "build network");
+  assert.deepEqual(built.endTime, epochs[0]?.startTime);
   assert.deepEqual(
     epochs.map(({ name, attributes }) => [name, attributes["millrace.training.epoch"]]),
     [
