@@ -1,8 +1,13 @@
 /** The package as a stranger gets it: built, packed, installed into an empty folder. */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { delimiter, join } from "node:path";
+import { text } from "node:stream/consumers";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { build } from "esbuild";
@@ -37,8 +42,8 @@ before(async () => {
 });
 after(() => stack.dispose());
 
-/** The same in Node and in a browser. */
-const program = (url: string) => `
+/** The same in Node and in a browser: a call, an error, a stream that is left. `report` is a function that takes what came of it. */
+const program = (url: string, report: string) => `
   import { createMillraceClient, reasonOf } from "@millrace/client";
   import { Priority } from "@millrace/client/gen/millrace/v1/prediction_pb";
   const millrace = createMillraceClient({ baseUrl: "${url}", retries: 0 });
@@ -48,14 +53,20 @@ const program = (url: string) => `
   });
   const { predictions } = await predict("cat");
   const reason = await predict("missing").catch(reasonOf);
-  console.log(predictions[0].label, reason);
+  let watched;
+  for await (const { run } of millrace.pipeline.watchRun({ runId: "run-1" })) {
+    watched = run.runId;
+    break;
+  }
+  (${report})(predictions[0].label + " " + reason + " " + watched);
 `;
+const outcome = "cat MODEL_NOT_READY run-1";
 
 test("it runs in plain Node, without OpenTelemetry", async (t) => {
   const { url } = await startServer(t);
-  await writeFile(join(folder, "program.js"), program(url));
+  await writeFile(join(folder, "program.js"), program(url, "console.log"));
   const { stdout } = await run(process.execPath, ["program.js"], { cwd: folder });
-  assert.equal(stdout.trim(), "cat MODEL_NOT_READY");
+  assert.equal(stdout.trim(), outcome);
   assert.deepEqual(await readdir(join(folder, "node_modules")), [
     ".package-lock.json",
     "@bufbuild",
@@ -93,9 +104,9 @@ test("its types are those of the contracts", async () => {
 });
 
 /** The program for browsers, in one file. */
-async function bundle(url: string): Promise<string> {
+async function bundle(url: string, report: string): Promise<string> {
   const { outputFiles } = await build({
-    stdin: { contents: program(url), resolveDir: folder },
+    stdin: { contents: program(url, report), resolveDir: folder },
     bundle: true,
     minify: true,
     write: false,
@@ -107,13 +118,49 @@ async function bundle(url: string): Promise<string> {
 
 test("its browser entry bundles without anything of Node, and calls over fetch", async (t) => {
   const { url, logLines } = await startServer(t);
-  const code = await bundle(url);
+  const code = await bundle(url, "console.log");
   assert.doesNotMatch(code, /node:|http2/);
   const path = join(folder, "bundle.mjs");
   await writeFile(path, code);
   const { stdout } = await run(process.execPath, [path], { cwd: await tempFolder(t) });
-  assert.equal(stdout.trim(), "cat MODEL_NOT_READY");
+  assert.equal(stdout.trim(), outcome);
   assert.equal(logLines.find(({ event }) => event === "rpc.call")?.protocol, "connect");
+});
+
+/** The program of a Chromium on the PATH, as Debian and Ubuntu call it. */
+const chromium = (process.env.PATH ?? "")
+  .split(delimiter)
+  .map((directory) => join(directory, "chromium"))
+  .find((path) => existsSync(path));
+const skip = chromium === undefined && "there is no chromium on the PATH";
+
+test("it calls from a page of another origin, in Chromium", { skip }, async (t) => {
+  let code = "";
+  let receive = (_result: string) => {};
+  const received = new Promise<string>((resolve) => {
+    receive = resolve;
+  });
+  const page = createServer(async (request, response) => {
+    if (request.method === "POST") receive(await text(request));
+    response.writeHead(200, { "content-type": "text/html" });
+    response.end(`<!doctype html><script type="module">${code}</script>`);
+  });
+  page.listen(0, "127.0.0.1");
+  await once(page, "listening");
+  t.after(() => page.close());
+  const origin = `http://127.0.0.1:${(page.address() as AddressInfo).port}`;
+  const server = await startServer(t, { corsOrigins: [origin] });
+  code = await bundle(server.url, '(body) => fetch("/", { method: "POST", body })');
+  const profile = `--user-data-dir=${await tempFolder(t)}`;
+  const browser = spawn(chromium ?? "", ["--headless", "--no-sandbox", "--disable-gpu", profile, origin], {
+    stdio: "ignore",
+  });
+  const ended = once(browser, "exit");
+  server.closeLater(() => browser.kill());
+  const died = ended.then(([status]) => assert.fail(`chromium ended with status ${status}`));
+  assert.equal(await Promise.race([received, died]), outcome);
+  browser.kill();
+  await ended;
 });
 
 test("what is packed is code, types, licence and README", async () => {
