@@ -91,13 +91,16 @@ async function begun(response: StreamResponse, signal: AbortSignal | undefined):
 }
 
 /**
- * connect-node reports a connection that broke as ABORTED or CANCELED, which look like answers. Answers of a Millrace
- * server have details, and a caller who cancels has an aborted signal.
+ * connect-node reports a connection that broke as ABORTED or CANCELED, which look like answers, and an address without a route as
+ * INTERNAL. Answers of a Millrace server have details, a caller who cancels has an aborted signal, and what the operating
+ * system refuses has the name of the system call.
  */
 function brokenConnection(thrown: unknown, signal: AbortSignal | undefined): ConnectError {
   const error = ConnectError.from(thrown);
-  const mistakable = error.code === Code.Aborted || error.code === Code.Canceled;
-  if (!mistakable || error.details.length > 0 || signal?.aborted) return error;
+  if (signal?.aborted || error.details.length > 0) return error;
+  const ended = error.code === Code.Aborted || error.code === Code.Canceled;
+  const refused = error.cause instanceof Error && "syscall" in error.cause;
+  if (!ended && !refused) return error;
   return new ConnectError(error.rawMessage, Code.Unavailable, error.metadata, undefined, error);
 }
 

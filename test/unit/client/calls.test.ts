@@ -102,6 +102,13 @@ test("closing the client ends the calls under way", async (t) => {
   assert.match(ConnectError.from(await failed).message, /the client was closed/);
 });
 
+test("an address that cannot be reached is UNAVAILABLE, whatever the operating system says of it", async () => {
+  for (const baseUrl of ["http://127.0.0.1:1", "http://255.255.255.255:1"]) {
+    const { predictions } = createMillraceClient({ baseUrl, retries: 0 });
+    assert.equal(await codeOf(predictions.getModel({})), "Unavailable", baseUrl);
+  }
+});
+
 test("another transport takes the place of the default one", async (t) => {
   const server = await startServer(t);
   const createTransport = (baseUrl: string) => createConnectTransport({ baseUrl, httpVersion: "1.1" });
