@@ -57,15 +57,15 @@ export type MillraceClient = { readonly [Name in keyof typeof services]: Client<
  */
 export function createMillraceClient(options: MillraceClientOptions): MillraceClient {
   const { baseUrl, deadlineMs = 30_000, retries = 3, headers, tracing, createTransport = defaultTransport } = options;
-  const transports = checkedBaseUrls(baseUrl).map((url) => ({ baseUrl: url, transport: createTransport(url) }));
-  const addresses = transports.map(({ baseUrl, transport }) => ({ baseUrl, send: sendOver(transport) }));
+  const transports = new Map(checkedBaseUrls(baseUrl).map((url) => [url, createTransport(url)]));
+  const addresses = [...transports].map(([baseUrl, transport]) => ({ baseUrl, send: sendOver(transport) }));
   // The first is the outermost: a span covers a call with its retries, and each of these has its own address.
   const layers = [addDefaults(deadlineMs, headers), ...(tracing ? [tracing] : []), retryCalls(retries)];
   const send = layers.reduceRight((next, layer) => layer(next), balanceCalls(addresses));
   const transport = transportFromSend(send);
   const clients = Object.entries(services).map(([name, service]) => [name, createServiceClient(service, transport)]);
   const close = () => {
-    for (const { transport } of transports) transport.close?.();
+    for (const each of transports.values()) each.close?.();
   };
   // The clients are made from the table that their types are derived from.
   return { ...(Object.fromEntries(clients) as Omit<MillraceClient, "close">), close };
