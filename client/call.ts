@@ -91,17 +91,20 @@ async function begun(response: StreamResponse, signal: AbortSignal | undefined):
 }
 
 /**
- * connect-node reports a connection that broke as ABORTED or CANCELED, which look like answers, and an address without a route as
- * INTERNAL. Answers of a Millrace server have details, a caller who cancels has an aborted signal, and what the operating
- * system refuses has the name of the system call.
+ * connect-node reports a connection that broke as ABORTED or CANCELED, which look like answers, and some of Node's errors as INTERNAL.
+ * Answers of a Millrace server have details, and a caller who cancels has an aborted signal.
  */
 function brokenConnection(thrown: unknown, signal: AbortSignal | undefined): ConnectError {
   const error = ConnectError.from(thrown);
   if (signal?.aborted || error.details.length > 0) return error;
   const ended = error.code === Code.Aborted || error.code === Code.Canceled;
-  const refused = error.cause instanceof Error && "syscall" in error.cause;
-  if (!ended && !refused) return error;
+  if (!ended && !isConnectionError(error.cause)) return error;
   return new ConnectError(error.rawMessage, Code.Unavailable, error.metadata, undefined, error);
+}
+
+/** Whether the operating system refused, or a server that is about to stop: it refuses calls that it has not looked at. */
+function isConnectionError(cause: unknown): boolean {
+  return cause instanceof Error && ("syscall" in cause || cause.message.includes("NGHTTP2_REFUSED_STREAM"));
 }
 
 /** The messages of a request, to be read as often as there are tries. */

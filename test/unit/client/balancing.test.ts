@@ -80,6 +80,22 @@ test("an address that fails is left out, so that its failures cost no call, and 
   }
 });
 
+test("a server that stops in order costs no call", async (t) => {
+  const staying = await startCounting(t);
+  let answered = 0;
+  const stopping = await startOnPort(0, () => ({ classes: [String(++answered)] }));
+  const millrace = createMillraceClient({ baseUrl: [staying.server.url, stopping.url] });
+  staying.server.closeLater(() => millrace.close());
+  const callAgain = async () => {
+    for (let call = 0; call < 50; call++) await millrace.predictions.getModel({});
+  };
+  const callers = Promise.all(Array.from({ length: 8 }, callAgain));
+  while (answered < 50) await new Promise(setImmediate);
+  await stopping.close();
+  await callers;
+  assert.equal(staying.calls.count + answered, 400);
+});
+
 test("where all addresses fail they are called all the same", async (t) => {
   const failing = await startHangingUp();
   t.after(() => failing.server.close());
