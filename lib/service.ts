@@ -11,7 +11,7 @@ import { createRegistry, type Registry } from "./registry/registry.ts";
 import { createHealth, type Health } from "./rpc/health.ts";
 import type { HttpHandler } from "./rpc/port.ts";
 import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
-import { startTelemetry } from "./telemetry/sdk.ts";
+import { startTelemetry, type Telemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
 
 /** What every service is given to do its work with. */
@@ -53,9 +53,10 @@ export async function runService<Own extends z.ZodRawShape>(
   let logger = createLogger({ service });
   try {
     const config = loadConfig(schema);
-    logger = createLogger({ service, level: config.logLevel });
-    const { instanceId, traceDir } = config;
-    const telemetry = await startTelemetry({ service, version, instanceId, traceDir, logger });
+    const { instanceId, traceDir, traceShare, logLevel: level } = config;
+    logger = createLogger({ service, level });
+    const telemetry = await startTelemetry({ service, version, instanceId, traceDir, traceShare, logger });
+    logger = createLogger({ service, level, copy: telemetry.logStream });
     try {
       logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
       await using bus = await connectBus(config, service, logger, stopping);
@@ -64,7 +65,7 @@ export async function runService<Own extends z.ZodRawShape>(
       const registry = createRegistry(bus);
       const { setServing } = readiness;
       const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
-      await serve(parts, { config, bus, logger, stopping, readiness });
+      await serve(parts, { config, bus, logger, stopping, readiness, telemetry });
     } finally {
       await telemetry.shutdown();
     }
@@ -147,13 +148,18 @@ interface Serving {
   readonly bus: Bus;
   readonly logger: Logger;
   readonly stopping: AbortSignal;
+  readonly telemetry: Telemetry;
 }
 
-async function serve(parts: ServiceParts, { config, bus, logger, stopping, readiness }: Serving): Promise<void> {
+async function serve(
+  parts: ServiceParts,
+  { config, bus, logger, stopping, readiness, telemetry }: Serving,
+): Promise<void> {
   const { health } = readiness;
   const { routes: services, fallback } = parts;
   const { corsOrigins } = config;
-  const server = createRpcServer({ services, health, logger, corsOrigins, ...(fallback && { fallback }) });
+  const { metricsText } = telemetry;
+  const server = createRpcServer({ services, health, logger, corsOrigins, metricsText, ...(fallback && { fallback }) });
   let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
   try {
