@@ -7,6 +7,7 @@ import type { Bus } from "./bus.ts";
 import { watchCancellation } from "./cancellation.ts";
 import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
+import { measureHandling, recordSettlement } from "./metrics.ts";
 import { type Settlement, settle, settlementFor } from "./settlement.ts";
 import type { Stage } from "./stage.ts";
 import { eventStream, eventSubject, runIdFromSubject } from "./subjects.ts";
@@ -34,13 +35,15 @@ export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, sign
   // The client sends no more of these once the message is settled.
   const heartbeat = setInterval(() => message.working(), ackWaitMs / 3);
   try {
-    const settlement = await work(bus, stage, message, signals).catch((thrown: unknown) =>
-      settlementFor(AppError.from(thrown), { attempt, maxAttempts, retryDelaysMs }),
+    const delivered = { consumer: stage.name, attempt };
+    const settlement = await measureHandling(delivered, () => work(bus, stage, message, signals)).catch(
+      (thrown: unknown) => settlementFor(AppError.from(thrown), { attempt, maxAttempts, retryDelaysMs }),
     );
     if (settlement.kind === "acknowledge") clearInterval(heartbeat);
     const held = { bus, stage: stage.name, message, abandoned: signals.abandoned };
     const runId = runIdFromSubject(message.subject);
     await withMessageContext(message.headers, runId, () => settle(held, settlement));
+    recordSettlement(stage.name, settlement.kind);
   } finally {
     clearInterval(heartbeat);
   }
