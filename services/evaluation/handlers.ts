@@ -24,6 +24,7 @@ import { readManifest } from "../../lib/images/manifest.ts";
 import { decide } from "../../lib/nn/gate.ts";
 import { championAlias, type ModelLog } from "../../lib/registry/model-log.ts";
 import { type ChangeOrigin, changeId, type Registry } from "../../lib/registry/registry.ts";
+import { recordMetric } from "../../lib/telemetry/metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { fits, type Measured, measure, readModelManifest } from "./measure.ts";
 
@@ -92,6 +93,8 @@ async function evaluateVersion(
     const model = await readModelManifest(version, artifacts);
     const report = await measure(model, dataset, { artifacts, onProgress, signal });
     span.setAttribute("millrace.images.count", report.imageCount);
+    recordMetric("millrace.evaluation.images", report.imageCount, { "millrace.model.name": version.name });
+    recordMetric("millrace.evaluation.accuracy", report.accuracy, { "millrace.model.name": version.name });
     return report;
   });
 }
@@ -118,6 +121,8 @@ async function decideOn(
       championVersion: champion?.version ?? 0,
     });
     span.setAttribute("millrace.evaluation.promoted", promote);
+    const outcome = { "millrace.model.name": version.name, "millrace.evaluation.promoted": promote };
+    recordMetric("millrace.evaluation.decisions", 1, outcome);
     if (promote) {
       const move = { modelName: version.name, version: version.version, expectedVersion: champion?.version ?? 0 };
       const reason = decision.checks.map(({ message }) => message).join("; ");
