@@ -11,7 +11,7 @@ import { measureHandling, recordSettlement } from "./metrics.ts";
 import { type Settlement, settle, settlementFor } from "./settlement.ts";
 import type { Stage } from "./stage.ts";
 import { eventStream, eventSubject, runIdFromSubject } from "./subjects.ts";
-import { withMessageContext, withProcessSpan } from "./tracing.ts";
+import { traceReceipt, withMessageContext, withProcessSpan } from "./tracing.ts";
 
 /** Signals by which a stage is stopped. */
 export interface Stopping {
@@ -61,7 +61,9 @@ async function work(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): 
   const template = eventSubject("{run}", eventTypeOf(stage.consumes).options.name);
   const attempt = message.info.deliveryCount;
   const delivery = { bus, stage, event, attempt, runId: runIdFromSubject(message.subject), ...signals };
-  await withProcessSpan({ event, stage: stage.name, template, attempt }, () => handleEvent(delivery));
+  const traced = { event, stage: stage.name, template, attempt };
+  traceReceipt(traced);
+  await withProcessSpan(traced, () => handleEvent(delivery));
   return { kind: "acknowledge" };
 }
 
