@@ -11,6 +11,7 @@ import { createRegistry, type Registry } from "./registry/registry.ts";
 import { createHealth, type Health } from "./rpc/health.ts";
 import type { HttpHandler } from "./rpc/port.ts";
 import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
+import { observeMetrics } from "./telemetry/metrics.ts";
 import { startTelemetry, type Telemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
 
@@ -160,6 +161,9 @@ async function serve(
   const { corsOrigins } = config;
   const { metricsText } = telemetry;
   const server = createRpcServer({ services, health, logger, corsOrigins, metricsText, ...(fallback && { fallback }) });
+  const stopObserving = observeMetrics(["millrace.service.serving"], ({ observe }) =>
+    observe("millrace.service.serving", health.serving ? 1 : 0, {}),
+  );
   let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
   try {
@@ -171,6 +175,7 @@ async function serve(
     logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
     await aborted(stopping);
   } finally {
+    stopObserving();
     await Promise.all([listening?.close(config.shutdownGraceMs), stage?.stop()]);
     for (const resource of parts.resources ?? []) await resource[Symbol.asyncDispose]();
   }

@@ -204,6 +204,12 @@ export const metricTable = {
     description: "Images classified, by the class that came first.",
     attributes: ["millrace.model.name", "millrace.model.version", "millrace.class.name"],
   },
+  "millrace.service.serving": {
+    kind: "observable gauge",
+    unit: "1",
+    description: "1 while the service serves, as its health says; else 0.",
+    attributes: [],
+  },
   "process.cpu.time": {
     kind: "observable counter",
     unit: "s",
