@@ -52,24 +52,15 @@ export async function runService<Own extends z.ZodRawShape>(
   const stopping = stopSignal();
   const { service } = schema;
   let logger = createLogger({ service });
+  let telemetry: Telemetry | undefined;
   try {
     const config = loadConfig(schema);
     const { instanceId, traceDir, traceShare, logLevel: level } = config;
     logger = createLogger({ service, level });
-    const telemetry = await startTelemetry({ service, version, instanceId, traceDir, traceShare, logger });
+    telemetry = await startTelemetry({ service, version, instanceId, traceDir, traceShare, logger });
     logger = createLogger({ service, level, copy: telemetry.logStream });
-    try {
-      logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
-      await using bus = await connectBus(config, service, logger, stopping);
-      await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
-      const readiness = createReadiness();
-      const registry = createRegistry(bus);
-      const { setServing } = readiness;
-      const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
-      await serve(parts, { config, bus, logger, stopping, readiness, telemetry });
-    } finally {
-      await telemetry.shutdown();
-    }
+    logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
+    await work(build, { config, service, logger, telemetry, stopping });
     logger.info({ event: "service.stopped" }, `${service} has stopped`);
   } catch (thrown) {
     const error = AppError.from(thrown);
@@ -77,7 +68,33 @@ export async function runService<Own extends z.ZodRawShape>(
     if (stopping.aborted && (error.code === "SHUTTING_DOWN" || error.code === "CANCELLED")) return;
     logger.fatal({ event: "service.failed", error }, error.message);
     process.exitCode = 1;
+  } finally {
+    // Last of all, so that the reason for which a service ended is delivered as well.
+    await telemetry?.shutdown();
   }
+}
+
+interface Process<Own extends z.ZodRawShape> {
+  readonly config: Config<Own>;
+  readonly service: string;
+  readonly logger: Logger;
+  readonly telemetry: Telemetry;
+  readonly stopping: AbortSignal;
+}
+
+/** From the connection to the broker to its end. */
+async function work<Own extends z.ZodRawShape>(
+  build: (context: ServiceContext<Own>) => ServiceParts | Promise<ServiceParts>,
+  { config, service, logger, telemetry, stopping }: Process<Own>,
+): Promise<void> {
+  await using bus = await connectBus(config, service, logger, stopping);
+  await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
+  const readiness = createReadiness();
+  const registry = createRegistry(bus);
+  const { setServing } = readiness;
+  const { instanceId } = config;
+  const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
+  await serve(parts, { config, bus, logger, stopping, readiness, telemetry });
 }
 
 /**

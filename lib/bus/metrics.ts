@@ -31,7 +31,7 @@ export function measureHandling<T>({ consumer, attempt }: DeliveredMessage, hand
   const group = { "messaging.consumer.group.name": consumer };
   const attributes = { "messaging.system": "nats", "messaging.operation.name": "process", ...group };
   recordMetric("messaging.client.consumed.messages", 1, attributes);
-  recordMetric("millrace.consumer.redelivered.messages", attempt > 1 ? 1 : 0, group);
+  if (attempt > 1) recordMetric("millrace.consumer.redelivered.messages", 1, group);
   return measure(handle, (seconds, failure) =>
     recordMetric("messaging.process.duration", seconds, { ...attributes, ...failure }),
   );
@@ -82,15 +82,16 @@ interface Backlog {
 
 /** Observes what waits for a consumer and for how long, as the broker sees it, until the function that it returns is called. */
 export function observeConsumer(bus: Bus, consumer: ObservedConsumer): () => void {
+  const attributes = { "messaging.consumer.group.name": consumer.name };
   // A counter that first appears as 1 has no increase: an alert would miss the first dead letter of all.
   for (const settlement of settlements) recordSettlement(consumer.name, settlement, 0);
+  recordMetric("millrace.consumer.redelivered.messages", 0, attributes);
   let known: { readonly backlog: Promise<Backlog>; readonly atMs: number } | undefined;
   const backlog = (): Promise<Backlog> => {
     const nowMs = performance.now();
     if (known === undefined || nowMs - known.atMs > freshForMs) known = { backlog: ask(bus, consumer), atMs: nowMs };
     return known.backlog;
   };
-  const attributes = { "messaging.consumer.group.name": consumer.name };
   return observeMetrics(
     ["millrace.consumer.pending", "millrace.consumer.ack_pending", "millrace.consumer.lag"],
     async ({ observe }) => {
