@@ -24,13 +24,10 @@ export function answerProbe({ method, url = "" }: HttpRequest, response: HttpRes
 }
 
 async function answerMetrics(response: HttpResponse, metricsText: () => Promise<string>): Promise<void> {
-  try {
-    const text = await metricsText();
-    answer(response, 200, text, "text/plain; version=0.0.4; charset=utf-8");
-  } catch {
-    // Telemetry is being shut down; whoever collects comes again.
-    answer(response, 503, "there are no metrics now\n");
-  }
+  // While telemetry is being shut down there is none; whoever collects comes again.
+  const text = await metricsText().catch(() => undefined);
+  if (text === undefined) answer(response, 503, "there are no metrics now\n");
+  else answer(response, 200, text, "text/plain; version=0.0.4; charset=utf-8");
 }
 
 function answer(response: HttpResponse, status: number, text: string, contentType = "text/plain"): void {

@@ -13,7 +13,7 @@ type ExporterClass<Exporter> = new (config: { timeoutMillis: number }) => Export
 
 const defaultProtocol = "http/protobuf";
 
-/** The classes by protocol. Only the one that is used is loaded: gRPC alone takes a good part of a start. */
+/** The classes by protocol. Only the one that is used is loaded. */
 const exporters = {
   TRACES: {
     grpc: async () => (await import("@opentelemetry/exporter-trace-otlp-grpc")).OTLPTraceExporter,

@@ -27,8 +27,8 @@ export type MetricAttributes<Name extends MetricName> = Readonly<
 >;
 
 /**
- * Writes a metric: adds to a counter, sets a gauge, or puts a value into a histogram. Costs next to nothing where
- * telemetry has not been started.
+ * Writes a metric: adds to a counter, sets a gauge, or puts a value into a histogram. Does nothing where telemetry has not
+ * been started.
  *
  * @example recordMetric("millrace.evaluation.images", 250, { "millrace.model.name": "default" })
  */

@@ -267,11 +267,12 @@ test("there are no image bytes and no secrets in what was sent", () => {
 
 test("a run whose training is killed and given out again is one trace, with both tries", async () => {
   // Long enough that it is still at work when the kill arrives.
-  const training = { ...smallRun.training, epochs: 40 };
+  const dataset = { ...smallRun.dataset, limitPerClass: 60 };
+  const training = { ...smallRun.training, epochs: 24 };
   const received = (traceId: string) =>
     traceOf(traceId).filter(({ name }) => name === "receive millrace.v1.{run}.dataset.prepared");
   let killed: unknown;
-  const { run } = await platform.run({ spec: { ...spec, training } }, async ({ event }, { traceId }) => {
+  const { run } = await platform.run({ spec: { ...spec, dataset, training } }, async ({ event }, { traceId }) => {
     if (event.case !== "trainingEpochCompleted" || killed !== undefined) return;
     const [first] = await eventually(
       "the first try has been sent",
