@@ -43,7 +43,7 @@ export function withSections(text: string): string {
     const end = `<!-- end of ${name} -->`;
     const [before, rest] = split(written, begin);
     const [, after] = split(rest, end);
-    return `${before}${begin}\n${generate()}\n${end}${after}`;
+    return `${before}${begin}\n\n${generate()}\n\n${end}${after}`;
   }, text);
 }
 

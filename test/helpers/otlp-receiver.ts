@@ -89,6 +89,12 @@ export async function startOtlpReceiver(t: Pick<TestContext, "after">): Promise<
   };
 }
 
+/** Spans whose parent is not among them. */
+export function orphansOf(spans: readonly ReceivedSpan[]): ReceivedSpan[] {
+  const ids = new Set(spans.map(({ spanId }) => spanId));
+  return spans.filter(({ parentSpanId }) => parentSpanId !== undefined && !ids.has(parentSpanId));
+}
+
 /** JSON of which nothing is known but that it is made of objects and lists. */
 interface Json {
   readonly [key: string]: Json | Json[] | string | number | undefined;

@@ -9,7 +9,7 @@ import { attributeTable } from "../../lib/telemetry/attributes.ts";
 import { type MetricName, metricTable } from "../../lib/telemetry/metric-table.ts";
 import { prometheusName } from "../../scripts/generate-telemetry-docs.ts";
 import { eventually } from "../helpers/bus.ts";
-import { type OtlpReceiver, type ReceivedSpan, startOtlpReceiver } from "../helpers/otlp-receiver.ts";
+import { type OtlpReceiver, orphansOf, type ReceivedSpan, startOtlpReceiver } from "../helpers/otlp-receiver.ts";
 import { type FinishedRun, type Platform, smallRun, startPlatform } from "../helpers/platform.ts";
 import { createStack } from "../helpers/stack.ts";
 
@@ -21,7 +21,7 @@ const spec = {
   training: { ...smallRun.training, hyperparameters: { validationShare: 0.1 } },
 };
 
-// One platform and one undisturbed run for the tests of this file; the last of them runs another and kills a service.
+// One platform and one run for all tests of this file: each takes a while to start.
 const stack = createStack();
 let receiver: OtlpReceiver;
 let platform: Platform;
@@ -37,7 +37,6 @@ before(async () => {
     OTEL_METRIC_EXPORT_INTERVAL: "500",
     // The SDK then counts its spans, the open ones too.
     OTEL_NODE_EXPERIMENTAL_SDK_METRICS: "true",
-    MILLRACE_ACK_WAIT_MS: "1500",
   });
   finished = await platform.run({ spec });
   await platform.answersWith(finished.run.modelVersion);
@@ -63,12 +62,6 @@ async function predict(): Promise<void> {
 }
 
 const traceOf = (traceId: string) => receiver.spans.filter((span) => span.traceId === traceId);
-
-/** Spans whose parent is not among them. */
-function orphansOf(spans: readonly ReceivedSpan[]): ReceivedSpan[] {
-  const ids = new Set(spans.map(({ spanId }) => spanId));
-  return spans.filter(({ parentSpanId }) => parentSpanId !== undefined && !ids.has(parentSpanId));
-}
 
 /** What each service is to be seen by, beside what all of them are. */
 const expectedMetrics: Readonly<Record<ServiceName, readonly MetricName[]>> = {
@@ -263,49 +256,4 @@ test("there are no image bytes and no secrets in what was sent", () => {
   assert.ok(!text.includes(secret));
   // How a PNG begins, in base64 and as it is.
   assert.ok(!text.includes("iVBORw0KGgo") && !text.includes("PNG\\r\\n"));
-});
-
-test("a run whose training is killed and given out again is one trace, with both tries", async () => {
-  // Long enough that it is still at work when the kill arrives.
-  const dataset = { ...smallRun.dataset, limitPerClass: 60 };
-  const training = { ...smallRun.training, epochs: 24 };
-  const received = (traceId: string) =>
-    traceOf(traceId).filter(({ name }) => name === "receive millrace.v1.{run}.dataset.prepared");
-  let killed: unknown;
-  const { run } = await platform.run({ spec: { ...spec, dataset, training } }, async ({ event }, { traceId }) => {
-    if (event.case !== "trainingEpochCompleted" || killed !== undefined) return;
-    const [first] = await eventually(
-      "the first try has been sent",
-      () => received(traceId).length > 0 && received(traceId),
-    );
-    killed = first?.resource["process.pid"];
-    await platform.kill("training");
-  });
-  const ended = await eventually("the gate's part is in the trace", () => {
-    const spans = traceOf(run.traceId);
-    return spans.some(({ name }) => name === "process millrace.v1.{run}.model.trained") && spans;
-  });
-  assert.ok(killed !== undefined);
-  const tries = received(run.traceId).map(({ attributes, resource }) => [
-    attributes["millrace.delivery.attempt"],
-    resource["process.pid"] === killed,
-  ]);
-  assert.deepEqual(tries, [
-    [1, true],
-    [2, false],
-  ]);
-  const done = ended.filter(({ name }) => name === "process millrace.v1.{run}.dataset.prepared");
-  assert.deepEqual(
-    done.map(({ attributes }) => attributes["millrace.delivery.attempt"]),
-    [2],
-    "the try that was killed has no end",
-  );
-  const roots = ended.filter(({ parentSpanId }) => parentSpanId === undefined);
-  assert.equal(roots.length, 1);
-  // What the killed process had open died with it; of what it had sent before, only that is missing.
-  const orphanedElsewhere = orphansOf(ended).filter(({ resource }) => resource["process.pid"] !== killed);
-  assert.deepEqual(
-    orphanedElsewhere.map(({ name }) => name),
-    [],
-  );
 });
