@@ -113,6 +113,12 @@ function sharedSettings(service: ServiceName) {
       .default(`${hostname()}-${process.pid}`)
       .describe("name of this process among those of its service: letters, digits, dots, dashes"),
     traceDir: z.string().optional().describe("a folder for traces as OTLP JSON lines"),
+    traceShare: z.coerce
+      .number()
+      .min(0)
+      .max(1)
+      .default(1)
+      .describe("the share of requests whose trace is kept, 0 to 1; runs and failures are always kept"),
     logLevel: z
       .enum(logLevels)
       .default("info")

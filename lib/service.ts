@@ -13,7 +13,8 @@ import { createHealth, type Health } from "./rpc/health.ts";
 import type { HttpHandler } from "./rpc/port.ts";
 import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
 import { readTlsIdentity, tlsFilesOf, watchTlsFiles } from "./rpc/tls-files.ts";
-import { startTelemetry } from "./telemetry/sdk.ts";
+import { observeMetrics } from "./telemetry/metrics.ts";
+import { startTelemetry, type Telemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
 import { runWorkers } from "./workers.ts";
 
@@ -60,10 +61,11 @@ export async function runService<Own extends z.ZodRawShape>(
   const stopping = stopSignal();
   const { service } = schema;
   let logger = createLogger({ service });
+  let telemetry: Telemetry | undefined;
   try {
     const config = loadConfig(schema);
-    logger = createLogger({ service, level: config.logLevel });
-    const { instanceId, traceDir } = config;
+    const { instanceId, traceDir, traceShare, logLevel: level } = config;
+    logger = createLogger({ service, level });
     const count = workers(config);
     if (cluster.isPrimary && count > 1) {
       const variable = `MILLRACE_${service.toUpperCase()}_INSTANCE_ID`;
@@ -71,19 +73,10 @@ export async function runService<Own extends z.ZodRawShape>(
       await runWorkers({ count, env, logger, stopping });
       return;
     }
-    const telemetry = await startTelemetry({ service, version, instanceId, traceDir, logger });
-    try {
-      logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
-      await using bus = await connectBus(config, service, logger, stopping);
-      await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
-      const readiness = createReadiness();
-      const registry = createRegistry(bus);
-      const { setServing } = readiness;
-      const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
-      await serve(parts, { config, bus, logger, stopping, readiness });
-    } finally {
-      await telemetry.shutdown();
-    }
+    telemetry = await startTelemetry({ service, version, instanceId, traceDir, traceShare, logger });
+    logger = createLogger({ service, level, copy: telemetry.logStream });
+    logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
+    await work(build, { config, service, logger, telemetry, stopping });
     logger.info({ event: "service.stopped" }, `${service} has stopped`);
   } catch (thrown) {
     const error = AppError.from(thrown);
@@ -91,7 +84,33 @@ export async function runService<Own extends z.ZodRawShape>(
     if (stopping.aborted && (error.code === "SHUTTING_DOWN" || error.code === "CANCELLED")) return;
     logger.fatal({ event: "service.failed", error }, error.message);
     process.exitCode = 1;
+  } finally {
+    // Last of all, so that the reason for which a service ended is delivered as well.
+    await telemetry?.shutdown();
   }
+}
+
+interface Process<Own extends z.ZodRawShape> {
+  readonly config: Config<Own>;
+  readonly service: string;
+  readonly logger: Logger;
+  readonly telemetry: Telemetry;
+  readonly stopping: AbortSignal;
+}
+
+/** From the connection to the broker to its end. */
+async function work<Own extends z.ZodRawShape>(
+  build: (context: ServiceContext<Own>) => ServiceParts | Promise<ServiceParts>,
+  { config, service, logger, telemetry, stopping }: Process<Own>,
+): Promise<void> {
+  await using bus = await connectBus(config, service, logger, stopping);
+  await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
+  const readiness = createReadiness();
+  const registry = createRegistry(bus);
+  const { setServing } = readiness;
+  const { instanceId } = config;
+  const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
+  await serve(parts, { config, bus, logger, stopping, readiness, telemetry });
 }
 
 /**
@@ -163,16 +182,24 @@ interface Serving {
   readonly bus: Bus;
   readonly logger: Logger;
   readonly stopping: AbortSignal;
+  readonly telemetry: Telemetry;
 }
 
-async function serve(parts: ServiceParts, { config, bus, logger, stopping, readiness }: Serving): Promise<void> {
+async function serve(
+  parts: ServiceParts,
+  { config, bus, logger, stopping, readiness, telemetry }: Serving,
+): Promise<void> {
   const { health } = readiness;
   const { routes: services, fallback } = parts;
   const { corsOrigins } = config;
+  const { metricsText } = telemetry;
   const tlsFiles = tlsFilesOf(config);
   const tls = tlsFiles && (await readTlsIdentity(tlsFiles));
   const optional = { ...(fallback && { fallback }), ...(tls && { tls }) };
-  const server = createRpcServer({ services, health, logger, corsOrigins, ...optional });
+  const server = createRpcServer({ services, health, logger, corsOrigins, metricsText, ...optional });
+  const stopObserving = observeMetrics(["millrace.service.serving"], ({ observe }) =>
+    observe("millrace.service.serving", health.serving ? 1 : 0, {}),
+  );
   let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
   let watching: Disposable | undefined;
@@ -189,6 +216,7 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping, readi
     await aborted(stopping);
   } finally {
     watching?.[Symbol.dispose]();
+    stopObserving();
     await Promise.all([listening?.close(config.shutdownGraceMs), stage?.stop()]);
     for (const resource of parts.resources ?? []) await resource[Symbol.asyncDispose]();
   }

@@ -6,7 +6,6 @@
  *     node --import tsx scripts/generate-event-docs.ts --check    status 1 if the page is out of date
  */
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import {
@@ -26,6 +25,7 @@ import { event as eventOption } from "../gen/millrace/v1/options_pb.ts";
 import { type CloudEventAttributes, headersFromEvent } from "../lib/bus/cloud-event.ts";
 import { deadLetterSubject, eventSubject, predictionSubject, registrySubject, runFilter } from "../lib/bus/subjects.ts";
 import { ensureTopology } from "../lib/bus/topology.ts";
+import { code, table, writeOrCheck } from "./generated-page.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const page = join(root, "docs/events.md");
@@ -261,39 +261,14 @@ function firstSentence(message: DescMessage): string {
   return sentence;
 }
 
-function code(text: string): string {
-  return `\`${text}\``;
-}
-
 /** A link to the heading of that text on this page. */
 function link(heading: string): string {
   return `[${heading}](#${heading.toLowerCase().replaceAll(/[^a-z0-9_-]/g, "")})`;
 }
 
-function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
-  return [line(header), line(header.map(() => "---")), ...rows.map(line)].join("\n");
-}
-
 /** What the command does; returns the status to exit with. */
 export async function run(args: readonly string[], file = page): Promise<number> {
-  const text = await eventDocs();
-  if (!args.includes("--check")) {
-    writeFileSync(file, text);
-    return 0;
-  }
-  if (readIfThere(file) === text) return 0;
-  console.error(`${file} is not what the contracts say; run: ${command}`);
-  return 1;
-}
-
-function readIfThere(file: string): string | undefined {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
+  return writeOrCheck({ file, text: await eventDocs(), command, args });
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) process.exitCode = await run(process.argv.slice(2));

@@ -4,6 +4,7 @@ import { AppError } from "../errors.ts";
 import type { Bus, Published, PublishOptions } from "./bus.ts";
 import { type CloudEventAttributes, eventIdFrom, headersFromEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
+import { measurePublication } from "./metrics.ts";
 import {
   eventStream,
   eventSubject,
@@ -64,7 +65,8 @@ export async function publishEvent(bus: Bus, message: Message, options: PublishO
     };
     const failure = `event ${type.name} on ${route.subject} could not be stored in ${route.stream}`;
     const details = { subject: route.subject, stream: route.stream, event: id };
-    const { seq, duplicate } = await bus.ask(publishOnce, { failure, details, signal, patient });
+    const store = () => bus.ask(publishOnce, { failure, details, signal, patient });
+    const { seq, duplicate } = await measurePublication(route.template, store);
     return { id, sequence: seq, duplicate };
   });
 }

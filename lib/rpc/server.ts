@@ -23,6 +23,7 @@ import {
   type PortLimits,
   type TlsIdentity,
 } from "./port.ts";
+import { answerProbe } from "./probes.ts";
 import { registerReflection } from "./reflection.ts";
 import { createUnaryGrpc, type UnaryMethod } from "./unary-grpc.ts";
 import { checkRequests, createMessageCheck, type MessageCheck } from "./validation.ts";
@@ -86,6 +87,8 @@ export interface RpcServerOptions {
   readonly corsOrigins?: readonly string[];
   /** Speaks TLS, and only that. Default: clear text. */
   readonly tls?: TlsIdentity;
+  /** What `GET /metrics` answers. Without it there is nothing at that path. */
+  readonly metricsText?: () => Promise<string>;
   /** Takes every path that is neither an RPC nor a probe, such as a web page. 404 by default. */
   readonly fallback?: HttpHandler;
 }
@@ -112,7 +115,7 @@ export interface ListeningServer {
 
 /**
  * One port, in clear text or over TLS, for Connect, gRPC, gRPC-Web and JSON over HTTP/1.1 and HTTP/2, with health, reflection, validation
- * of requests, deadlines, traces, and `GET /healthz` (the process answers) and `GET /readyz` (it serves).
+ * of requests, deadlines, traces, and `GET /healthz` (the process answers), `GET /readyz` (it serves) and `GET /metrics`.
  */
 export function createRpcServer(options: RpcServerOptions): RpcServer {
   const { services, health } = options;
@@ -157,7 +160,7 @@ interface Shared {
 }
 
 function createHandler(options: RpcServerOptions, { limits, check, draining }: Shared): HttpHandler {
-  const { health, logger, corsOrigins = [], fallback = notFound } = options;
+  const { health, logger, metricsText, corsOrigins = [], fallback = notFound } = options;
   const router = createConnectRouter({
     readMaxBytes: limits.maxMessageBytes,
     maxTimeoutMs: limits.maxDeadlineMs,
@@ -171,7 +174,7 @@ function createHandler(options: RpcServerOptions, { limits, check, draining }: S
     logger,
     defaultDeadlineMs: limits.defaultDeadlineMs,
     fallback: (request, response) => {
-      if (!answerProbe(request, response, health)) fallback(request, response);
+      if (!answerProbe(request, response, { health, metricsText })) fallback(request, response);
     },
   });
   return (request, response) => {
@@ -191,14 +194,6 @@ function registerAll(
   router.service(HealthService, health.implementation, ends);
   const described = [...services.map(({ service }) => service), HealthService];
   registerReflection(router, described, ends);
-}
-
-function answerProbe({ method, url }: HttpRequest, response: HttpResponse, health: Health): boolean {
-  if (method !== "GET" || (url !== "/healthz" && url !== "/readyz")) return false;
-  const serving = url === "/healthz" || health.serving;
-  response.writeHead(serving ? 200 : 503, { "content-type": "text/plain" });
-  response.end(serving ? "ok\n" : "not serving\n");
-  return true;
 }
 
 function notFound(_request: HttpRequest, response: HttpResponse): void {

@@ -15,6 +15,7 @@ import {
 } from "../../gen/millrace/v1/events_pb.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
+import { recordDrift, recordPrediction, recordShadow } from "../../lib/telemetry/serving-metrics.ts";
 import { createDriftDetector, type DriftDetector, type DriftMeasure } from "./drift.ts";
 import { createPredictionId } from "./prediction-id.ts";
 import type { Classification, LoadedModel } from "./serving.ts";
@@ -125,6 +126,7 @@ export function createAnswerLog(options: AnswerLogOptions): AnswerLog {
     const detector = detectors.get(model) ?? createDriftDetector(model.version, model.manifest, driftWindow);
     detectors.set(model, detector);
     const measures = detector.add(classIndex, pixels) ?? [];
+    for (const { name, distance, threshold } of measures) recordDrift(model.version, name, distance / threshold);
     if (measures.some(({ drifted }) => drifted)) reportDrift(model, measures);
   };
 
@@ -144,6 +146,7 @@ export function createAnswerLog(options: AnswerLogOptions): AnswerLog {
     note(model, pixels, { probabilities }) {
       const classIndex = mostProbable(probabilities);
       const predictionId = createPredictionId({ version: model.version.version, classIndex });
+      recordPrediction(model.version, { className: model.manifest.classes[classIndex] ?? "", classIndex });
       watchDrift(model, classIndex, pixels);
       if (intervalMs === 0) return predictionId;
       const batch = batchOf(model);
@@ -156,6 +159,7 @@ export function createAnswerLog(options: AnswerLogOptions): AnswerLog {
       return predictionId;
     },
     noteShadow(model, version, result) {
+      recordShadow({ name: model.version.name, version }, result);
       if (intervalMs === 0) return;
       const batch = batchOf(model);
       // Of two shadows in one interval the later one is told of.

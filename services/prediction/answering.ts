@@ -4,6 +4,7 @@ import type { ModelManifest, ModelVersion } from "../../gen/millrace/v1/model_pb
 import { AppError } from "../../lib/errors.ts";
 import { decodeImage } from "../../lib/images/decode-image.ts";
 import { canaryAlias, championAlias, requireVersion, type VersionSelector } from "../../lib/registry/model-log.ts";
+import { recordDecoding } from "../../lib/telemetry/serving-metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import type { AnswerLog } from "./answer-log.ts";
 import type { Batched, SubmitOptions } from "./batcher.ts";
@@ -101,9 +102,15 @@ function answering(dependencies: AnsweringDependencies, model: LoadedModel, isRo
 }
 
 /** Decodes an image to the pixels that a model takes, uint8 [C, H, W]. */
-export function decodeFor({ manifest }: Pick<AnsweringModel, "manifest">, image: Uint8Array): Promise<Uint8Array> {
+export async function decodeFor(
+  { manifest }: Pick<AnsweringModel, "manifest">,
+  image: Uint8Array,
+): Promise<Uint8Array> {
   const { height = 0, width = 0, channels = 0 } = manifest.input ?? {};
-  return decodeImage(image, { height, width, channels });
+  const startedMs = performance.now();
+  const pixels = await decodeImage(image, { height, width, channels });
+  recordDecoding(performance.now() - startedMs);
+  return pixels;
 }
 
 function attributesOf({ version }: LoadedModel) {

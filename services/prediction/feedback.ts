@@ -5,6 +5,7 @@ import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { AppError } from "../../lib/errors.ts";
 import { requireVersion } from "../../lib/registry/model-log.ts";
+import { recordFeedback } from "../../lib/telemetry/serving-metrics.ts";
 import type { Deployment } from "./deployment.ts";
 import { parsePredictionId } from "./prediction-id.ts";
 import { readModelManifest } from "./serving.ts";
@@ -51,6 +52,7 @@ export function createFeedback({ bus, artifacts, deployment }: FeedbackDependenc
         key: `${predictionId} ${label}`,
         signal,
       });
+      recordFeedback(version, correct);
       return { correct };
     },
   };

@@ -1,10 +1,11 @@
 import { z } from "zod";
 import { defineConfig } from "../../lib/config.ts";
 import { createImageFetcher } from "../../lib/images/image-url.ts";
-import { defaultModelName } from "../../lib/registry/model-log.ts";
+import { championAlias, defaultModelName } from "../../lib/registry/model-log.ts";
 import { runService, type ServiceContext, type ServiceParts } from "../../lib/service.ts";
+import { observeServing, type ServingState } from "../../lib/telemetry/serving-metrics.ts";
 import { createAnswerLog } from "./answer-log.ts";
-import { followAliases } from "./deployment.ts";
+import { type Deployment, followAliases } from "./deployment.ts";
 import { createFeedback } from "./feedback.ts";
 import { createPrediction } from "./handlers.ts";
 import { createOpenInference } from "./open-inference/inference.ts";
@@ -107,10 +108,17 @@ function buildPrediction({
   const prediction = createPrediction({ ...dependencies, fetchImage: createImageFetcher(config.imageUrlHosts) });
   const feedback = createFeedback({ bus, artifacts, deployment });
   const inference = createOpenInference(dependencies);
+  const stopObserving = observeServing(() => servingState(deployment));
   return {
     routes: [predictionRoutes({ prediction, feedback, deployment }), openInferenceRoutes(inference)],
     fallback: createOpenInferenceRest(inference, logger),
     ready: deployment.ready,
-    resources: [deployment, answers],
+    resources: [deployment, answers, { [Symbol.asyncDispose]: async () => stopObserving() }],
   };
+}
+
+/** The longest queue counts: each model has its own, with the same limit. */
+function servingState({ batching, live, models }: Deployment): ServingState {
+  const queueLength = Math.max(0, ...models.loaded.map((model) => model.queueLength));
+  return { queueLength, queueLimit: batching.maxQueueLength, model: live(championAlias)?.version };
 }

@@ -9,7 +9,7 @@ import { listServedModels, watchServedModels } from "./served-models.ts";
 export interface PredictionRoutes {
   readonly prediction: Prediction;
   readonly feedback: Feedback;
-  readonly deployment: Deployment;
+  readonly deployment: Pick<Deployment, "log" | "live" | "models" | "onChange">;
 }
 
 /** The RPC surface of the prediction service. */

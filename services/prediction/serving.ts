@@ -5,6 +5,7 @@ import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { AppError } from "../../lib/errors.ts";
 import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
+import { recordBatch, recordInference } from "../../lib/telemetry/serving-metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { type Batched, type BatchSettings, createBatcher, type SubmitOptions } from "./batcher.ts";
 
@@ -25,6 +26,8 @@ export interface LoadedModel extends AsyncDisposable {
    * there is room for one more.
    */
   classify(decode: () => Promise<Uint8Array>, options?: SubmitOptions): Promise<Batched<Classification>>;
+  /** Images that wait or are being decoded. */
+  readonly queueLength: number;
   /** How batches are formed from now on. */
   setBatching(settings: BatchSettings): void;
   /** Resolves with the reason if the model can no longer answer, because its thread has died. */
@@ -73,13 +76,21 @@ export async function loadModel(version: ModelVersion, options: LoadOptions): Pr
   }
   const batcher = createBatcher({
     settings: batching,
-    run: (images: readonly Uint8Array[]) => runBatch(worker, images),
+    run: async (images: readonly Uint8Array[]) => {
+      const { classifications, durationMs } = await runBatch(worker, images);
+      recordInference(version, durationMs);
+      return classifications;
+    },
+    onDispatch: recordBatch,
   });
   return {
     version,
     manifest,
     lost: worker.lost,
     classify: batcher.submit,
+    get queueLength() {
+      return batcher.queueLength;
+    },
     setBatching(settings) {
       batcher.settings = settings;
     },
@@ -98,7 +109,7 @@ function memoryOf({ onnx }: ModelManifest): number {
   return threadBytes + copiesOfWeights * Number(onnx?.sizeBytes ?? 0n);
 }
 
-async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]): Promise<Classification[]> {
+async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]) {
   const pixels = new Uint8Array(images.reduce((sum, { length }) => sum + length, 0));
   let start = 0;
   for (const image of images) {
@@ -107,10 +118,13 @@ async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]):
   }
   const { probabilities, durationMs } = await worker.run(pixels, images.length, { transfer: true });
   const classes = probabilities.length / images.length;
-  return images.map((_, index) => ({
-    probabilities: probabilities.subarray(index * classes, (index + 1) * classes),
-    inferenceMs: durationMs,
-  }));
+  const classifications = images.map(
+    (_, index): Classification => ({
+      probabilities: probabilities.subarray(index * classes, (index + 1) * classes),
+      inferenceMs: durationMs,
+    }),
+  );
+  return { classifications, durationMs };
 }
 
 async function warmUp(worker: InferenceWorker, { input }: ModelManifest): Promise<void> {

@@ -7,7 +7,8 @@ import { createMillraceClient } from "../../../client/client.ts";
 import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
 import { createLogger } from "../../../lib/log.ts";
 import { createHealth } from "../../../lib/rpc/health.ts";
-import { createRpcServer, type ListeningServer, rpcService } from "../../../lib/rpc/server.ts";
+import { createRpcServer, type ListeningServer } from "../../../lib/rpc/server.ts";
+import { partialService } from "../../helpers/partial-service.ts";
 import { connectClient, startPredictionServer } from "./prediction-server.ts";
 
 /** A server that counts its calls. */
@@ -32,10 +33,8 @@ async function startHangingUp(port = 0) {
 
 /** A server on a port that must be this one. */
 function startOnPort(port: number, getModel: () => { classes: string[] }): Promise<ListeningServer> {
-  const unused = () => ({});
-  const implementation = { predict: unused, predictBatch: unused, updateBatching: unused, getModel };
   const server = createRpcServer({
-    services: [rpcService(PredictionService, implementation)],
+    services: [partialService(PredictionService, { getModel })],
     health: createHealth(),
     logger: createLogger({ service: "test", level: "silent" }),
   });

@@ -2,19 +2,14 @@ import type { TestContext } from "node:test";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { createMillraceClient, type MillraceClient, type MillraceClientOptions } from "../../../client/client.ts";
 import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
-import { AppError } from "../../../lib/errors.ts";
-import { rpcService } from "../../../lib/rpc/server.ts";
+import { partialService } from "../../helpers/partial-service.ts";
 import { type RunningServer, startServer } from "../rpc/server-fixture.ts";
 
 type PredictionMethods = ServiceImpl<typeof PredictionService>;
 
-/** A prediction service whose methods a test says; the others refuse, which is a mistake of the test. */
+/** A prediction service with the methods that a test says. */
 export function startPredictionServer(t: TestContext, methods: Partial<PredictionMethods>): Promise<RunningServer> {
-  const unused = () => {
-    throw new AppError("INTERNAL", "this test does not call that");
-  };
-  const implementation = { predict: unused, predictBatch: unused, getModel: unused, updateBatching: unused };
-  return startServer(t, { services: [rpcService(PredictionService, { ...implementation, ...methods })] });
+  return startServer(t, { services: [partialService(PredictionService, methods)] });
 }
 
 /** A client of one or several servers that is closed before they are. */
