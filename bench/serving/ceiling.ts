@@ -58,7 +58,7 @@ async function createWorker({
 }: Setup): Promise<(order: CeilingOrder) => Promise<CeilingReport>> {
   const session = await InferenceSession.create(onnx, { intraOpNumThreads: threads, logSeverityLevel: 3 });
   const imageBytes = shape.channels * shape.height * shape.width;
-  const pixelsOf = (work: CeilingWork, image: SampleImage): Promise<Uint8Array> | Uint8Array =>
+  const pixelsOf = async (work: CeilingWork, image: SampleImage): Promise<Uint8Array> =>
     work === "infer" ? image.pixels : decodeImage(image.jpeg, shape);
   return async ({ work, batchSize, seconds }) => {
     const batch = new Uint8Array(batchSize * imageBytes);

@@ -11,7 +11,7 @@ export interface SampleImage {
 }
 
 /** Blurred colours, about as large a file as a photograph of this size: noise would take longer to decode. */
-const coarseSize = 5;
+const coarseSize = 12;
 
 /** Images of the model's size, the same ones each time. */
 export function sampleImages(count: number): Promise<SampleImage[]> {

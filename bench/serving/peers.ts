@@ -33,7 +33,6 @@ const mlserverModel = "bench";
 const programs: readonly PeerProgram[] = [
   { name: "MLServer, ModelInfer", script: "mlserver_onnxruntime.py", wire: inferGrpc(mlserverModel) },
   { name: "LitServe, JPEG", script: "litserve_onnxruntime.py", wire: postJpeg },
-  { name: "BentoML, JPEG", script: "bentoml_onnxruntime.py", wire: postJpeg },
   { name: "FastAPI, JPEG", script: "fastapi_onnxruntime.py", wire: postJpeg },
   { name: "FastAPI, 2 workers, JPEG", script: "fastapi_onnxruntime.py", wire: postJpeg, workers: 2 },
   { name: "Flask with TensorFlow, JSON", script: "flask_tensorflow.py", wire: postPixels },
