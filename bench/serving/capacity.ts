@@ -43,7 +43,12 @@ export async function measureCapacity(bench: Bench): Promise<Table> {
       }
       for (const batchSize of batchSizes) {
         const { perSecond, cpuSeconds, seconds } = await ceiling.measure({ work, batchSize, seconds: options.seconds });
-        rows.add(ceilingName(work, batchSize), { answered: perSecond, serverCpu: cpuSeconds / seconds });
+        const serverCpu = cpuSeconds / seconds;
+        rows.add(ceilingName(work, batchSize), {
+          answered: perSecond,
+          serverCpu,
+          cpuMicros: (1e6 * serverCpu) / perSecond,
+        });
       }
     }
   }
@@ -67,15 +72,10 @@ function verdictsOn({ name, ceiling, share }: Kind, rows: Rows, inFlights: reado
   const ours = rows.values(row, "answered");
   const alone = rows.values(best, "answered");
   const percent = (values: readonly number[]): string => `${(100 * median(values)).toFixed(0)} %`;
-  // What it would do with all the processor time that the generator leaves.
-  const left = rows
-    .values(row, "generatorCpu")
-    .map(
-      (used, round) =>
-        (availableParallelism() - used) * ((alone[round] ?? 0) / (rows.values(best, "serverCpu")[round] ?? 1)),
-    );
+  const micros = median(rows.values(best, "cpuMicros"));
+  const left = rows.values(row, "generatorCpu").map((used) => ((availableParallelism() - used) * 1e6) / micros);
   return [
     `${row}: ${percent(ratios(ours, alone))} of "${best}"; wanted: ${100 * share} %`,
-    `  and ${percent(ratios(ours, left))} of what that would be on all the processor time that the generator leaves`,
+    `  and ${percent(ratios(ours, left))} of what it would do with all the processor time that the generator leaves`,
   ];
 }

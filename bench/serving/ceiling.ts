@@ -81,6 +81,8 @@ async function createWorker({
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url) && process.send !== undefined) {
+  // Whoever wanted to know is gone.
+  process.once("disconnect", () => process.exit());
   const [setup] = (await once(process, "message")) as [Setup];
   const measure = await createWorker(setup);
   process.on("message", async (order: CeilingOrder) => process.send?.(await measure(order)));

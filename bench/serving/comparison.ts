@@ -73,12 +73,19 @@ async function measureSubject(
   }
 }
 
+/** Like with like: the quickest of ours and of theirs that take the same input. */
 function verdicts(rows: ReturnType<typeof createRows>): string[] {
-  const rate = (name: string): number => median(rows.values(name, "answered"));
-  const best = peers.map(({ name }) => name).toSorted((a, b) => (rate(b) || 0) - (rate(a) || 0))[0];
-  if (best === undefined || !(rate(best) > 0)) return [];
-  return Object.keys(ourWires).map(
-    (name) =>
-      `${name}: ${(rate(name) / rate(best)).toFixed(1)} times the rate of "${best}", the quickest of the others; wanted: ${wantedLead} times`,
-  );
+  const theirWires = Object.fromEntries(peers.map(({ name, wire }) => [name, wire]));
+  return (["tensors", "JPEGs"] as const).flatMap((input) => {
+    const quickest = (wires: Readonly<Record<string, Wire>>) =>
+      Object.entries(wires)
+        .filter(([, wire]) => wire.input === input)
+        .map(([name]) => ({ name, rate: median(rows.values(name, "answered")) }))
+        .filter(({ rate }) => rate > 0)
+        .toSorted((a, b) => b.rate - a.rate)[0];
+    const [ours, theirs] = [quickest(ourWires), quickest(theirWires)];
+    if (ours === undefined || theirs === undefined) return [];
+    const lead = (ours.rate / theirs.rate).toFixed(1);
+    return [`${input}: "${ours.name}" has ${lead} times the rate of "${theirs.name}"; wanted: ${wantedLead} times`];
+  });
 }

@@ -98,6 +98,9 @@ function sorted(values: readonly number[]): Float64Array {
   return Float64Array.from(values).sort();
 }
 
+// Whoever wanted the load is gone.
+process.once("disconnect", () => process.exit());
+
 let stopping = new AbortController();
 process.on("message", async (order: GeneratorOrder) => {
   if (order.kind === "stop") return stopping.abort();

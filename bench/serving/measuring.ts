@@ -48,6 +48,8 @@ export interface Figures extends Record<string, number> {
   readonly p99: number;
   readonly refusedP99: number;
   readonly late: number;
+  /** The server's processor time over its answers, in microseconds. */
+  readonly cpuMicros: number;
   readonly serverCpu: number;
   readonly generatorCpu: number;
   readonly memoryBefore: number;
@@ -61,6 +63,7 @@ export const usualColumns: readonly Column[] = [
   { key: "p50", title: "p50 ms", digits: 1 },
   { key: "p99", title: "p99 ms", digits: 1 },
   { key: "failed", title: "failed", digits: 0 },
+  { key: "cpuMicros", title: "CPU µs/answer", digits: 0 },
   { key: "serverCpu", title: "server CPUs", digits: 2 },
   { key: "generatorCpu", title: "generator CPUs", digits: 2 },
 ];
@@ -79,7 +82,7 @@ export async function measure({ generator, images, options }: Bench, measurement
   const { server, wire, arrivals, meanwhile, seconds = options.seconds } = measurement;
   const target = targetOf(wire, server.address, images);
   const before = await usageOf(server.pid);
-  const memory = watchMemory(server.pid);
+  using memory = watchMemory(server.pid);
   const load = generator.begin({
     target,
     arrivals,
@@ -88,7 +91,7 @@ export async function measure({ generator, images, options }: Bench, measurement
   if (meanwhile !== undefined) await meanwhile().finally(load.stop);
   const report = await load.report;
   const after = await usageOf(server.pid);
-  return figuresOf(report, { before, after, memoryMost: await memory.most() });
+  return figuresOf(report, { before, after, memoryMost: memory.mostMb() });
 }
 
 /** Load that is not measured. */
@@ -106,6 +109,7 @@ interface ServerUse {
 function figuresOf(report: LoadReport, { before, after, memoryMost }: ServerUse): Figures {
   const { answeredMs, refusedMs, lateMs, failures, seconds, cpuSeconds } = report;
   const quantileOf = (sorted: Float64Array, share: number): number => quantile([...sorted], share);
+  const serverSeconds = after.cpuSeconds - before.cpuSeconds;
   for (const [reason, times] of Object.entries(failures)) console.error(`${times} requests failed: ${reason}`);
   return {
     answered: answeredMs.length / seconds,
@@ -115,7 +119,8 @@ function figuresOf(report: LoadReport, { before, after, memoryMost }: ServerUse)
     p99: quantileOf(answeredMs, 0.99),
     refusedP99: quantileOf(refusedMs, 0.99),
     late: quantileOf(lateMs, 0.99),
-    serverCpu: (after.cpuSeconds - before.cpuSeconds) / seconds,
+    cpuMicros: (1e6 * serverSeconds) / answeredMs.length,
+    serverCpu: serverSeconds / seconds,
     generatorCpu: cpuSeconds / seconds,
     memoryBefore: before.memoryMb,
     memoryMost: Math.max(before.memoryMb, memoryMost, after.memoryMb),
@@ -123,22 +128,19 @@ function figuresOf(report: LoadReport, { before, after, memoryMost }: ServerUse)
   };
 }
 
+/** Notes the most memory that a server has had, until disposed of. */
 function watchMemory(pid: number) {
   const over = new AbortController();
-  const watched = (async () => {
-    let most = 0;
+  let mostMb = 0;
+  const watch = async (): Promise<void> => {
     while (!over.signal.aborted) {
-      most = Math.max(most, (await usageOf(pid)).memoryMb);
+      mostMb = Math.max(mostMb, (await usageOf(pid)).memoryMb);
+      // Cut short when it is over.
       await delay(memoryIntervalMs, undefined, { signal: over.signal }).catch(() => undefined);
     }
-    return most;
-  })();
-  return {
-    most: (): Promise<number> => {
-      over.abort();
-      return watched;
-    },
   };
+  void watch();
+  return { mostMb: () => mostMb, [Symbol.dispose]: () => over.abort() };
 }
 
 /**

@@ -10,12 +10,12 @@ const wantedSlowdown = 5;
 const columns = [
   ...usualColumns.slice(0, 3),
   { key: "refused", title: "refused/s", digits: 0 },
-  { key: "refusedP99", title: "p99 of refusals ms", digits: 1 },
+  { key: "refusedP99", title: "refused p99 ms", digits: 1 },
   { key: "failed", title: "failed", digits: 0 },
-  { key: "late", title: "p99 sent late ms", digits: 1 },
+  { key: "late", title: "late p99 ms", digits: 1 },
   { key: "memoryBefore", title: "MB before", digits: 0 },
-  { key: "memoryMost", title: "most", digits: 0 },
-  { key: "memoryAfter", title: "after", digits: 0 },
+  { key: "memoryMost", title: "MB most", digits: 0 },
+  { key: "memoryAfter", title: "MB after", digits: 0 },
   ...usualColumns.slice(4),
 ];
 

@@ -12,6 +12,8 @@ import type { Target } from "./load.ts";
 import { classes, shape } from "./model.ts";
 
 export interface Wire {
+  /** What is sent: the same images in different forms. */
+  readonly input: "tensors" | "JPEGs" | "JSON";
   readonly protocol: Target["protocol"];
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -28,6 +30,7 @@ export function targetOf(wire: Wire, address: string, images: readonly SampleIma
 const predictPath = `/${PredictionService.typeName}/${PredictionService.method.predict.name}`;
 
 const predict = {
+  input: "JPEGs",
   path: predictPath,
   request: ({ jpeg }: SampleImage) =>
     toBinary(PredictRequestSchema, create(PredictRequestSchema, { input: { case: "image", value: jpeg } })),
@@ -35,7 +38,7 @@ const predict = {
     const { predictions } = fromBinary(PredictResponseSchema, answer);
     return predictions.toSorted((a, b) => a.classIndex - b.classIndex).map(({ probability }) => probability);
   },
-};
+} as const;
 
 /** JPEG by Millrace's own API, over gRPC. */
 export const predictGrpc: Wire = { ...predict, protocol: "grpc", headers: {} };
@@ -54,6 +57,7 @@ export function inferGrpc(modelName: string): Wire {
   const input = { name: "pixels", datatype: "UINT8", shape: tensorShape.map(BigInt) };
   const outputs = [{ name: "probabilities" }];
   return {
+    input: "tensors",
     protocol: "grpc",
     path: `/${GRPCInferenceService.typeName}/${GRPCInferenceService.method.modelInfer.name}`,
     headers: {},
@@ -86,6 +90,7 @@ export function inferRest(modelName: string): Wire {
     }),
   );
   return {
+    input: "tensors",
     protocol: "http",
     path: `/v2/models/${modelName}/infer`,
     headers: { "content-type": "application/octet-stream", [jsonLengthHeader]: String(json.length) },
@@ -97,6 +102,7 @@ export function inferRest(modelName: string): Wire {
 
 /** A JPEG file as the body of a request; a list of probabilities in JSON as the answer. */
 export const postJpeg: Wire = {
+  input: "JPEGs",
   protocol: "http",
   path: "/predict",
   headers: { "content-type": "image/jpeg" },
@@ -107,6 +113,7 @@ export const postJpeg: Wire = {
 /** Pixels in JSON, row by row, as the paper's prototype takes them. */
 export const postPixels: Wire = {
   ...postJpeg,
+  input: "JSON",
   headers: { "content-type": "application/json" },
   request: ({ pixels }) => Buffer.from(JSON.stringify(rowsOf(pixels))),
 };
