@@ -3,11 +3,9 @@
  * away for long, answers are left out of the log rather than kept in memory without end.
  */
 import { create } from "@bufbuild/protobuf";
-import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { context, ROOT_CONTEXT } from "@opentelemetry/api";
 import {
-  type CompletedPrediction,
-  CompletedPredictionSchema,
   PredictionCompletedSchema,
   PredictionDriftSchema,
   type ShadowComparison,
@@ -49,10 +47,19 @@ const maxWaiting = 20;
 /** How long the end of the service waits for the last events. */
 const flushTimeoutMs = 2_000;
 
+/** An answer until it is told; messages are made when nobody waits for them. */
+interface NotedPrediction {
+  readonly predictionId: string;
+  readonly timeMs: number;
+  readonly classIndex: number;
+  readonly probability: number;
+  readonly imageKept: boolean;
+}
+
 /** Answers of one version that are in no event yet. */
 interface Batch {
   readonly model: LoadedModel;
-  readonly predictions: CompletedPrediction[];
+  readonly predictions: NotedPrediction[];
   readonly images: Uint8Array[];
   shadow: ShadowComparison | undefined;
 }
@@ -104,7 +111,7 @@ export function createAnswerLog(options: AnswerLogOptions): AnswerLog {
         const kept = images.length === 0 ? {} : { images: await keepImages(options.artifacts, images) };
         const event = {
           ...identity,
-          predictions,
+          predictions: predictions.map(({ timeMs, ...noted }) => ({ ...noted, time: timestampFromMs(timeMs) })),
           lostPredictions: BigInt(lostBefore),
           ...kept,
           ...(shadow && { shadow }),
@@ -153,8 +160,7 @@ export function createAnswerLog(options: AnswerLogOptions): AnswerLog {
       const imageKept = Math.random() < imageShare;
       if (imageKept) batch.images.push(pixels);
       const probability = probabilities[classIndex] ?? 0;
-      const noted = { predictionId, time: timestampNow(), classIndex, probability, imageKept };
-      batch.predictions.push(create(CompletedPredictionSchema, noted));
+      batch.predictions.push({ predictionId, timeMs: Date.now(), classIndex, probability, imageKept });
       if (batch.predictions.length >= maxAnswers) flush(batch);
       return predictionId;
     },

@@ -37,7 +37,7 @@ export interface AnsweringModel {
   readonly version: ModelVersion;
   readonly manifest: ModelManifest;
   /** As {@link LoadedModel.classify}. */
-  classify(decode: () => Promise<Uint8Array>, options?: SubmitOptions): Promise<Batched<Answer>>;
+  classify(decode: () => Promise<Uint8Array> | Uint8Array, options?: SubmitOptions): Promise<Batched<Answer>>;
 }
 
 /**
@@ -89,11 +89,15 @@ function answering(dependencies: AnsweringDependencies, model: LoadedModel, isRo
     manifest,
     async classify(decode, options) {
       let pixels: Uint8Array = new Uint8Array();
-      const decodeOnce = async () => {
-        pixels = await decode();
-        return pixels;
+      const keep = (decoded: Uint8Array) => {
+        pixels = decoded;
+        return decoded;
       };
-      const batched = await model.classify(decodeOnce, options);
+      const decodeAndKeep = () => {
+        const decoded = decode();
+        return decoded instanceof Promise ? decoded.then(keep) : keep(decoded);
+      };
+      const batched = await model.classify(decodeAndKeep, options);
       const predictionId = dependencies.answers.note(model, pixels, batched.output);
       if (isRouted) mirror(dependencies, { model, pixels, answer: batched.output });
       return { ...batched, output: { ...batched.output, predictionId } };

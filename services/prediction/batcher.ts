@@ -139,12 +139,13 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
   }
 
   /** Holds a place in the queue until it is done, wanted or not: what nobody waits for any more is work all the same. */
-  function preparePlaced(prepare: () => Promise<Input> | Input): Promise<Input> {
+  function preparePlaced(prepare: () => Promise<Input> | Input): Promise<Input> | Input {
+    const prepared = prepare();
+    if (!(prepared instanceof Promise)) return prepared;
     preparing++;
     const done = () => {
       preparing--;
     };
-    const prepared = Promise.resolve().then(prepare);
     prepared.then(done, done);
     return prepared;
   }
@@ -153,7 +154,9 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     async submit(prepare, { signal, priority = "normal" } = {}) {
       signal?.throwIfAborted();
       if (queueLength() >= settings.maxQueueLength) throw refusal();
-      const input = await orGone(preparePlaced(prepare), signal);
+      // What needs no preparation waits for nothing.
+      const prepared = preparePlaced(prepare);
+      const input = prepared instanceof Promise ? await orGone(prepared, signal) : prepared;
       const queue = queues[priorities.indexOf(priority)];
       let leave = () => {};
       const batched = new Promise<Batched<Output>>((resolve, reject) => {

@@ -25,7 +25,7 @@ export interface LoadedModel extends AsyncDisposable {
    * Classifies an image, in a batch with others that come at the same time. `decode` gives its pixels, uint8 [C, H, W], and is called only if
    * there is room for one more.
    */
-  classify(decode: () => Promise<Uint8Array>, options?: SubmitOptions): Promise<Batched<Classification>>;
+  classify(decode: () => Promise<Uint8Array> | Uint8Array, options?: SubmitOptions): Promise<Batched<Classification>>;
   /** Images that wait or are being decoded. */
   readonly queueLength: number;
   /** How batches are formed from now on. */

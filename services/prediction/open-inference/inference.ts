@@ -130,13 +130,13 @@ async function classifyAll(
   const decoders = decodersOf(model, input);
   if (decoders.length === 0) throw badInput(input.name, "holds no image");
   const classified = await Promise.all(
-    decoders.map((decode, index) => model.classify(() => namingImage(input, index, decode), { signal })),
+    decoders.map((decode, index) => model.classify(namingImage(input, index, decode), { signal })),
   );
   return classified.map(({ output }) => output.probabilities);
 }
 
 /** How to come to the pixels of each image. */
-function decodersOf(model: AnsweringModel, input: Tensor): (() => Promise<Uint8Array>)[] {
+function decodersOf(model: AnsweringModel, input: Tensor): (() => Promise<Uint8Array> | Uint8Array)[] {
   const { name, datatype } = input;
   if (name === "image") {
     if (datatype !== "BYTES") throw badInput(name, `must be of datatype BYTES, not ${datatype}`);
@@ -151,7 +151,7 @@ function decodersOf(model: AnsweringModel, input: Tensor): (() => Promise<Uint8A
     throw badInput(name, `must have the shape [n, ${channels}, ${height}, ${width}], not [${input.shape.join(", ")}]`);
   }
   const length = channels * height * width;
-  return Array.from({ length: n }, (_, index) => async () => pixels.subarray(index * length, (index + 1) * length));
+  return Array.from({ length: n }, (_, index) => () => pixels.subarray(index * length, (index + 1) * length));
 }
 
 /** Networks are trained on bytes: a float is rounded to the nearest. */
@@ -162,17 +162,19 @@ function bytesOf({ name, datatype, data }: Exclude<Tensor, { datatype: "BYTES" }
   return Uint8Array.from(data, Math.round);
 }
 
-/** One of many images fails with its number. */
-async function namingImage(input: Tensor, index: number, decode: () => Promise<Uint8Array>): Promise<Uint8Array> {
-  try {
-    return await decode();
-  } catch (thrown) {
-    const { code, message, details } = AppError.from(thrown);
-    throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
-      details: { ...details, field: "inputs" },
-      cause: thrown,
+/** One of many images fails with its number. Pixels are checked before, and never do. */
+function namingImage(input: Tensor, index: number, decode: () => Promise<Uint8Array> | Uint8Array) {
+  return () => {
+    const decoded = decode();
+    if (!(decoded instanceof Promise)) return decoded;
+    return decoded.catch((thrown: unknown) => {
+      const { code, message, details } = AppError.from(thrown);
+      throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
+        details: { ...details, field: "inputs" },
+        cause: thrown,
+      });
     });
-  }
+  };
 }
 
 function outputTensors(probabilities: readonly Float32Array[], classes: readonly string[]): readonly Tensor[] {
