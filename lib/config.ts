@@ -60,6 +60,11 @@ function sharedSettings(service: ServiceName) {
       .max(65_535)
       .default(servicePorts[service])
       .describe("a port to listen on, 0 to 65535; 0 takes a free one"),
+    accessToken: z
+      .string()
+      .regex(/^[\w.~+/=-]+(,[\w.~+/=-]+)*$/)
+      .optional()
+      .describe("what callers must send as a bearer token, without spaces; several are separated by commas"),
     tlsCertFile: z
       .string()
       .optional()

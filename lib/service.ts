@@ -196,7 +196,8 @@ async function serve(
   const tlsFiles = tlsFilesOf(config);
   const tls = tlsFiles && (await readTlsIdentity(tlsFiles));
   const optional = { ...(fallback && { fallback }), ...(tls && { tls }) };
-  const server = createRpcServer({ services, health, logger, corsOrigins, metricsText, ...optional });
+  const accessTokens = config.accessToken?.split(",") ?? [];
+  const server = createRpcServer({ services, health, logger, corsOrigins, accessTokens, metricsText, ...optional });
   const stopObserving = observeMetrics(["millrace.service.serving"], ({ observe }) =>
     observe("millrace.service.serving", health.serving ? 1 : 0, {}),
   );

@@ -98,7 +98,7 @@ async function launch(
         MILLRACE_TRACE_DIR: folders.traces,
         // The same name after every start, so that trace files are rotated and do not pile up.
         MILLRACE_INSTANCE_ID: "local",
-        ...withoutTls(name),
+        ...inClearText(name),
         [`MILLRACE_${name.toUpperCase()}_HOST`]: "127.0.0.1",
         [`MILLRACE_${name.toUpperCase()}_PORT`]: String(port),
       },
@@ -177,9 +177,9 @@ async function stop(child: ChildProcess): Promise<void> {
   clearTimeout(kill);
 }
 
-/** The command asks its services in clear text, which does not leave the machine. */
-function withoutTls(name: ServiceName): NodeJS.ProcessEnv {
-  const settings = ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
+/** The command asks its services in clear text and without a token: that does not leave the machine. */
+function inClearText(name: ServiceName): NodeJS.ProcessEnv {
+  const settings = ["ACCESS_TOKEN", "TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
   const variables = settings.flatMap((setting) => [`MILLRACE_${setting}`, `MILLRACE_${name.toUpperCase()}_${setting}`]);
   return Object.fromEntries(variables.map((variable) => [variable, ""]));
 }

@@ -4,7 +4,7 @@ import type { HttpRequest, HttpResponse } from "./port.ts";
 /** How long a browser may remember the permission, in seconds. */
 const maxAgeSeconds = 7_200;
 
-const allowedHeaders = [...cors.allowedHeaders, "traceparent", "tracestate"].join(", ");
+const allowedHeaders = [...cors.allowedHeaders, "authorization", "traceparent", "tracestate"].join(", ");
 
 /**
  * Lets web pages of the given origins ("https://console.example.org"; "*" for all) call over Connect and gRPC-Web.

@@ -26,7 +26,7 @@ export async function waitUntilServing(address: string, options: WaitOptions): P
   const { timeoutMs, service = "", signal } = options;
   const client = createClient(Health, { address, retry: false });
   const giveUpAtMs = performance.now() + timeoutMs;
-  let last = "it was not asked";
+  let last: string | undefined;
   try {
     for (let leftMs = timeoutMs; leftMs > 0; leftMs = giveUpAtMs - performance.now()) {
       if (signal?.aborted) throw new AppError("CANCELLED", `stopped waiting for ${address}`, { cause: signal.reason });
@@ -35,8 +35,10 @@ export async function waitUntilServing(address: string, options: WaitOptions): P
         const { status } = await client.check({ service }, { deadlineMs, ...(signal && { signal }) });
         if (status === ServingStatus.SERVING) return;
         last = "it says that it does not serve";
-      } catch (error) {
-        last = AppError.from(error).message;
+      } catch (thrown) {
+        const error = AppError.from(thrown);
+        // The last question may have no time left to be answered: that says less than an earlier answer.
+        if (error.code !== "DEADLINE_EXCEEDED" || last === undefined) last = error.message;
       }
       await delay(pollMs, undefined, signal && { signal }).catch(() => {});
     }
@@ -44,5 +46,5 @@ export async function waitUntilServing(address: string, options: WaitOptions): P
     client.close();
   }
   const what = service === "" ? address : `${service} at ${address}`;
-  throw new AppError("DEADLINE_EXCEEDED", `${what} does not serve after ${timeoutMs} ms: ${last}`);
+  throw new AppError("DEADLINE_EXCEEDED", `${what} does not serve after ${timeoutMs} ms: ${last ?? "it was not asked"}`);
 }

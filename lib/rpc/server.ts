@@ -11,6 +11,7 @@ import { compressionGzip } from "@connectrpc/connect-node";
 import { Health as HealthService } from "../../gen/grpc/health/v1/health_pb.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { type AccessCheck, createAccessCheck, refuseAccess } from "./access.ts";
 import { createAdapter } from "./adapter.ts";
 import { createCors } from "./cors.ts";
 import type { Health } from "./health.ts";
@@ -21,6 +22,7 @@ import {
   type HttpRequest,
   type HttpResponse,
   type PortLimits,
+  type StreamHandler,
   type TlsIdentity,
 } from "./port.ts";
 import { answerProbe } from "./probes.ts";
@@ -87,6 +89,8 @@ export interface RpcServerOptions {
   readonly corsOrigins?: readonly string[];
   /** Speaks TLS, and only that. Default: clear text. */
   readonly tls?: TlsIdentity;
+  /** Callers must send one of these as a bearer token; only health is open to all. Default: none, everybody may call. */
+  readonly accessTokens?: readonly string[];
   /** What `GET /metrics` answers. Without it there is nothing at that path. */
   readonly metricsText?: () => Promise<string>;
   /** Takes every path that is neither an RPC nor a probe, such as a web page. 404 by default. */
@@ -126,8 +130,11 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
   health.register(services.map(({ service }) => service));
   const check = createMessageCheck();
   const methods = services.flatMap(({ unaryMethods }) => unaryMethods);
-  const takeStream = createUnaryGrpc({ methods, check, logger: options.logger, ...limits });
-  const answer = createHandler(options, { limits, check, draining: draining.signal });
+  const mayAccess = createAccessCheck(options.accessTokens ?? []);
+  const takeUnary = createUnaryGrpc({ methods, check, logger: options.logger, ...limits });
+  const takeStream: StreamHandler = (stream, headers) =>
+    mayAccess(headers[":path"] ?? "", headers) && takeUnary(stream, headers);
+  const answer = createHandler(options, { limits, check, mayAccess, draining: draining.signal });
   const port = createPort({ takeStream, answer }, limits, options.tls);
   const scheme = options.tls === undefined ? "http" : "https";
 
@@ -156,10 +163,11 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
 interface Shared {
   readonly limits: RpcLimits;
   readonly check: MessageCheck;
+  readonly mayAccess: AccessCheck;
   readonly draining: AbortSignal;
 }
 
-function createHandler(options: RpcServerOptions, { limits, check, draining }: Shared): HttpHandler {
+function createHandler(options: RpcServerOptions, { limits, check, mayAccess, draining }: Shared): HttpHandler {
   const { health, logger, metricsText, corsOrigins = [], fallback = notFound } = options;
   const router = createConnectRouter({
     readMaxBytes: limits.maxMessageBytes,
@@ -178,14 +186,16 @@ function createHandler(options: RpcServerOptions, { limits, check, draining }: S
     },
   });
   return (request, response) => {
-    if (!answerPreflight(request, response)) handleRpc(request, response);
+    if (answerPreflight(request, response)) return;
+    if (mayAccess(pathOf(request), request.headers)) handleRpc(request, response);
+    else refuseAccess(response);
   };
 }
 
 function registerAll(
   router: ConnectRouter,
   { services, health, logger }: RpcServerOptions,
-  { check, draining }: Omit<Shared, "limits">,
+  { check, draining }: Pick<Shared, "check" | "draining">,
 ): void {
   const interceptors: Interceptor[] = [observeCalls(logger, draining), checkRequests(check)];
   for (const { register } of services) register(router, { interceptors });
@@ -194,6 +204,11 @@ function registerAll(
   router.service(HealthService, health.implementation, ends);
   const described = [...services.map(({ service }) => service), HealthService];
   registerReflection(router, described, ends);
+}
+
+function pathOf({ url = "" }: HttpRequest): string {
+  const [path = ""] = url.split("?", 1);
+  return path;
 }
 
 function notFound(_request: HttpRequest, response: HttpResponse): void {
