@@ -47,6 +47,10 @@ function sharedSettings(service: ServiceName) {
       .describe(
         "the address of nats-server, such as nats://127.0.0.1:4222 or tls://nats:4222; several are separated by commas",
       ),
+    natsTraces: z
+      .enum(["on", "off"])
+      .default("off")
+      .describe("on or off: whether nats-server, 2.11 or later, is asked for its own part in traces"),
     artifacts: z
       .string()
       .regex(/^(file:.+|nats:\S+)$/)

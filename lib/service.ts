@@ -142,6 +142,7 @@ async function connectBus(
         logger,
         replicas: config.replicas,
         maxEventBytes: config.maxEventBytes,
+        serverTraces: config.natsTraces === "on",
       });
     } catch (thrown) {
       const error = AppError.from(thrown);

@@ -5,6 +5,7 @@ import type { Bus, Published, PublishOptions } from "./bus.ts";
 import { type CloudEventAttributes, eventIdFrom, headersFromEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
 import { measurePublication } from "./metrics.ts";
+import { traceDestinationHeader } from "./server-traces.ts";
 import {
   eventStream,
   eventSubject,
@@ -61,6 +62,7 @@ export async function publishEvent(bus: Bus, message: Message, options: PublishO
     const publishOnce = () => {
       const headers = headersFromEvent(event);
       injectTrace(headers);
+      if (bus.traceDestination !== undefined) headers.set(traceDestinationHeader, bus.traceDestination);
       return bus.js.publish(route.subject, payload, { msgID: id, headers, expect });
     };
     const failure = `event ${type.name} on ${route.subject} could not be stored in ${route.stream}`;

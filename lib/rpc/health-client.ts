@@ -46,5 +46,8 @@ export async function waitUntilServing(address: string, options: WaitOptions): P
     client.close();
   }
   const what = service === "" ? address : `${service} at ${address}`;
-  throw new AppError("DEADLINE_EXCEEDED", `${what} does not serve after ${timeoutMs} ms: ${last ?? "it was not asked"}`);
+  throw new AppError(
+    "DEADLINE_EXCEEDED",
+    `${what} does not serve after ${timeoutMs} ms: ${last ?? "it was not asked"}`,
+  );
 }
