@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { createMillraceClient, reasonOf } from "../../../client/client.ts";
+import { eventually } from "../../helpers/bus.ts";
 import { predictRequest, rejection, startServer } from "../rpc/server-fixture.ts";
 import { connectClient, startPredictionServer } from "./prediction-server.ts";
 
@@ -68,12 +69,7 @@ test("leaving a stream's loop ends the call", async (t) => {
     break;
   }
   const ended = () => server.logLines.find(({ event }) => event === "rpc.call");
-  const giveUpAtMs = performance.now() + 5_000;
-  while (ended() === undefined) {
-    assert.ok(performance.now() < giveUpAtMs, "the call did not end");
-    await new Promise(setImmediate);
-  }
-  assert.equal(ended()?.status, "CANCELLED");
+  assert.equal((await eventually("the call ends", ended)).status, "CANCELLED");
 });
 
 test("a call can be cancelled, before it is made and while it is under way", async (t) => {

@@ -11,6 +11,7 @@ import { createTransport } from "../../../client/transport-node.ts";
 import { PipelineService } from "../../../gen/millrace/v1/pipeline_pb.ts";
 import { AppError, type ErrorCode } from "../../../lib/errors.ts";
 import { rpcService } from "../../../lib/rpc/server.ts";
+import { eventually } from "../../helpers/bus.ts";
 import { predictRequest, rejection, startServer } from "../rpc/server-fixture.ts";
 import { connectClient, startPredictionServer } from "./prediction-server.ts";
 
@@ -80,7 +81,7 @@ test("a caller who cancels during a pause is not kept waiting", async (t) => {
   const server = await startPredictionServer(t, { getModel: answer });
   const { predictions } = connectClient(server);
   const failed = rejection(predictions.getModel({}, { signal: cancel.signal, timeoutMs: 0 }));
-  while (!server.logLines.some(({ event }) => event === "rpc.call")) await new Promise(setImmediate);
+  await eventually("the first try fails", () => server.logLines.some(({ event }) => event === "rpc.call"));
   cancel.abort();
   assert.equal(ConnectError.from(await failed).code, Code.Canceled);
 });

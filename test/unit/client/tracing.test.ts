@@ -3,11 +3,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { traceCalls } from "../../../client/tracing.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { startTelemetry } from "../../../lib/telemetry/sdk.ts";
 import { currentTraceId, withSpan } from "../../../lib/telemetry/spans.ts";
+import { eventually } from "../../helpers/bus.ts";
 import { predictRequest, rejection, startServer } from "../rpc/server-fixture.ts";
 import { attributesOf, type OtlpSpan, readTraceFiles, spansOf } from "../telemetry/otlp-json.ts";
 import { connectClient, startPredictionServer } from "./prediction-server.ts";
@@ -28,13 +28,10 @@ async function tracedSpans(work: () => Promise<unknown>, count: number): Promise
     await work();
     return currentTraceId();
   });
-  const giveUpAtMs = performance.now() + 10_000;
-  for (;;) {
+  return eventually(`${count} spans are written`, async () => {
     const spans = spansOf(await readTraceFiles(traceDir).catch(() => [])).filter((span) => span.traceId === traceId);
-    if (spans.length >= count) return spans;
-    assert.ok(performance.now() < giveUpAtMs, `only ${spans.length} of ${count} spans were written`);
-    await delay(20);
-  }
+    return spans.length >= count && spans;
+  });
 }
 
 const ofKind = (spans: readonly OtlpSpan[], wanted: number) => spans.filter(({ kind }) => kind === wanted);
