@@ -60,6 +60,17 @@ function sharedSettings(service: ServiceName) {
       .max(65_535)
       .default(servicePorts[service])
       .describe("a port to listen on, 0 to 65535; 0 takes a free one"),
+    tlsCertFile: z
+      .string()
+      .optional()
+      .describe("a file with the certificate, in PEM, that the port shows; it then speaks TLS"),
+    tlsKeyFile: z.string().optional().describe("a file with the certificate's key in PEM"),
+    tlsClientCaFile: z
+      .string()
+      .optional()
+      .describe(
+        "a file with certificates, in PEM, of those who sign clients' certificates; every client must have one then",
+      ),
     corsOrigins: z
       .string()
       .default("")
@@ -102,6 +113,12 @@ function sharedSettings(service: ServiceName) {
       .default(`${hostname()}-${process.pid}`)
       .describe("name of this process among those of its service: letters, digits, dots, dashes"),
     traceDir: z.string().optional().describe("a folder for traces as OTLP JSON lines"),
+    traceShare: z.coerce
+      .number()
+      .min(0)
+      .max(1)
+      .default(1)
+      .describe("the share of requests whose trace is kept, 0 to 1; runs and failures are always kept"),
     logLevel: z
       .enum(logLevels)
       .default("info")

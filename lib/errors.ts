@@ -45,6 +45,8 @@ export const errorTable = {
   INTERNAL: { status: "internal", retryable: true },
   INVALID_REQUEST: { status: "invalid_argument", retryable: false },
   LAYER_UNSUPPORTED: { status: "invalid_argument", retryable: false },
+  MODEL_IN_USE: { status: "failed_precondition", retryable: true },
+  MODEL_MEMORY_FULL: { status: "resource_exhausted", retryable: true },
   MODEL_NOT_FOUND: { status: "not_found", retryable: false },
   MODEL_NOT_READY: { status: "unavailable", retryable: true },
   NETWORK_UNKNOWN: { status: "invalid_argument", retryable: false },

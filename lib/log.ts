@@ -20,6 +20,8 @@ export interface LoggerOptions {
   readonly level?: LogLevel;
   /** Where the lines go; standard output by default. */
   readonly destination?: pino.DestinationStream;
+  /** Gets every line as well. */
+  readonly copy?: pino.DestinationStream | undefined;
 }
 
 /** How deep the causes of an error are written. */
@@ -29,7 +31,7 @@ const maxCauses = 4;
  * JSON lines with ISO time, service and event; trace_id, span_id and run_id come from the work that is under way.
  * Put an error under the key `error`: it is written with code, message, retryable, stack and its causes.
  */
-export function createLogger({ service, level = "info", destination }: LoggerOptions): Logger {
+export function createLogger({ service, level = "info", destination, copy }: LoggerOptions): Logger {
   const options: pino.LoggerOptions = {
     level,
     base: { service, pid: process.pid },
@@ -40,7 +42,10 @@ export function createLogger({ service, level = "info", destination }: LoggerOpt
     serializers: { error: (thrown: unknown) => errorFields(thrown) },
     mixin: () => ({ ...currentSpanIds(), ...currentRunId() }),
   };
-  return destination === undefined ? pino(options) : pino(options, destination);
+  if (copy === undefined) return destination === undefined ? pino(options) : pino(options, destination);
+  // The logger has the level; its streams take whatever comes.
+  const streams = [destination ?? pino.destination(1), copy].map((stream) => ({ stream, level: "trace" as const }));
+  return pino(options, pino.multistream(streams));
 }
 
 function errorFields(thrown: unknown, depth = 0): Record<string, unknown> {

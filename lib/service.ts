@@ -1,3 +1,4 @@
+import cluster from "node:cluster";
 import { setTimeout as delay } from "node:timers/promises";
 import type { z } from "zod";
 import { openArtifactStore } from "./artifacts/open-artifact-store.ts";
@@ -11,8 +12,11 @@ import { createRegistry, type Registry } from "./registry/registry.ts";
 import { createHealth, type Health } from "./rpc/health.ts";
 import type { HttpHandler } from "./rpc/port.ts";
 import { createRpcServer, type ListeningServer, type RpcService } from "./rpc/server.ts";
-import { startTelemetry } from "./telemetry/sdk.ts";
+import { readTlsIdentity, tlsFilesOf, watchTlsFiles } from "./rpc/tls-files.ts";
+import { observeMetrics } from "./telemetry/metrics.ts";
+import { startTelemetry, type Telemetry } from "./telemetry/sdk.ts";
 import { version } from "./version.ts";
+import { runWorkers } from "./workers.ts";
 
 /** What every service is given to do its work with. */
 export interface ServiceContext<Own extends z.ZodRawShape> {
@@ -39,6 +43,11 @@ export interface ServiceParts {
   readonly resources?: readonly AsyncDisposable[];
 }
 
+export interface RunOptions<Own extends z.ZodRawShape> {
+  /** In how many processes the service runs, all of which share its port. Default: 1. */
+  readonly workers?: (config: Config<Own>) => number;
+}
+
 /**
  * Runs a service until SIGTERM or SIGINT: configuration, telemetry, broker, artifacts, RPC server, stage. It waits for a
  * broker that is not there yet. Stopping: health says NOT_SERVING, the stage gives back the message in its hands, calls
@@ -47,27 +56,27 @@ export interface ServiceParts {
 export async function runService<Own extends z.ZodRawShape>(
   schema: ConfigSchema<Own>,
   build: (context: ServiceContext<Own>) => ServiceParts | Promise<ServiceParts>,
+  { workers = () => 1 }: RunOptions<Own> = {},
 ): Promise<void> {
   const stopping = stopSignal();
   const { service } = schema;
   let logger = createLogger({ service });
+  let telemetry: Telemetry | undefined;
   try {
     const config = loadConfig(schema);
-    logger = createLogger({ service, level: config.logLevel });
-    const { instanceId, traceDir } = config;
-    const telemetry = await startTelemetry({ service, version, instanceId, traceDir, logger });
-    try {
-      logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
-      await using bus = await connectBus(config, service, logger, stopping);
-      await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
-      const readiness = createReadiness();
-      const registry = createRegistry(bus);
-      const { setServing } = readiness;
-      const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
-      await serve(parts, { config, bus, logger, stopping, readiness });
-    } finally {
-      await telemetry.shutdown();
+    const { instanceId, traceDir, traceShare, logLevel: level } = config;
+    logger = createLogger({ service, level });
+    const count = workers(config);
+    if (cluster.isPrimary && count > 1) {
+      const variable = `MILLRACE_${service.toUpperCase()}_INSTANCE_ID`;
+      const env = (n: number) => ({ [variable]: `${instanceId}-${n}` });
+      await runWorkers({ count, env, logger, stopping });
+      return;
     }
+    telemetry = await startTelemetry({ service, version, instanceId, traceDir, traceShare, logger });
+    logger = createLogger({ service, level, copy: telemetry.logStream });
+    logger.info({ event: "service.starting", config: describeConfig(config), version }, `${service} is starting`);
+    await work(build, { config, service, logger, telemetry, stopping });
     logger.info({ event: "service.stopped" }, `${service} has stopped`);
   } catch (thrown) {
     const error = AppError.from(thrown);
@@ -75,7 +84,33 @@ export async function runService<Own extends z.ZodRawShape>(
     if (stopping.aborted && (error.code === "SHUTTING_DOWN" || error.code === "CANCELLED")) return;
     logger.fatal({ event: "service.failed", error }, error.message);
     process.exitCode = 1;
+  } finally {
+    // Last of all, so that the reason for which a service ended is delivered as well.
+    await telemetry?.shutdown();
   }
+}
+
+interface Process<Own extends z.ZodRawShape> {
+  readonly config: Config<Own>;
+  readonly service: string;
+  readonly logger: Logger;
+  readonly telemetry: Telemetry;
+  readonly stopping: AbortSignal;
+}
+
+/** From the connection to the broker to its end. */
+async function work<Own extends z.ZodRawShape>(
+  build: (context: ServiceContext<Own>) => ServiceParts | Promise<ServiceParts>,
+  { config, service, logger, telemetry, stopping }: Process<Own>,
+): Promise<void> {
+  await using bus = await connectBus(config, service, logger, stopping);
+  await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
+  const readiness = createReadiness();
+  const registry = createRegistry(bus);
+  const { setServing } = readiness;
+  const { instanceId } = config;
+  const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
+  await serve(parts, { config, bus, logger, stopping, readiness, telemetry });
 }
 
 /**
@@ -147,17 +182,32 @@ interface Serving {
   readonly bus: Bus;
   readonly logger: Logger;
   readonly stopping: AbortSignal;
+  readonly telemetry: Telemetry;
 }
 
-async function serve(parts: ServiceParts, { config, bus, logger, stopping, readiness }: Serving): Promise<void> {
+async function serve(
+  parts: ServiceParts,
+  { config, bus, logger, stopping, readiness, telemetry }: Serving,
+): Promise<void> {
   const { health } = readiness;
   const { routes: services, fallback } = parts;
   const { corsOrigins } = config;
-  const server = createRpcServer({ services, health, logger, corsOrigins, ...(fallback && { fallback }) });
+  const { metricsText } = telemetry;
+  const tlsFiles = tlsFilesOf(config);
+  const tls = tlsFiles && (await readTlsIdentity(tlsFiles));
+  const optional = { ...(fallback && { fallback }), ...(tls && { tls }) };
+  const server = createRpcServer({ services, health, logger, corsOrigins, metricsText, ...optional });
+  const stopObserving = observeMetrics(["millrace.service.serving"], ({ observe }) =>
+    observe("millrace.service.serving", health.serving ? 1 : 0, {}),
+  );
   let listening: ListeningServer | undefined;
   let stage: RunningStage | undefined;
+  let watching: Disposable | undefined;
   try {
+    // A worker shares its port with others that can answer: it takes no connection before it can.
+    if (cluster.isWorker) await Promise.race([parts.ready, aborted(stopping)]);
     listening = await server.listen({ host: config.host, port: config.port });
+    watching = tlsFiles && watchTlsFiles({ files: tlsFiles, logger }, listening.setIdentity);
     await Promise.race([parts.ready, aborted(stopping)]);
     if (stopping.aborted) return;
     stage = parts.stage && startStage(bus, { ackWaitMs: config.ackWaitMs, ...parts.stage });
@@ -165,6 +215,8 @@ async function serve(parts: ServiceParts, { config, bus, logger, stopping, readi
     logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
     await aborted(stopping);
   } finally {
+    watching?.[Symbol.dispose]();
+    stopObserving();
     await Promise.all([listening?.close(config.shutdownGraceMs), stage?.stop()]);
     for (const resource of parts.resources ?? []) await resource[Symbol.asyncDispose]();
   }

@@ -6,7 +6,6 @@
  *     node --import tsx scripts/generate-event-docs.ts --check    status 1 if the page is out of date
  */
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import {
@@ -24,8 +23,9 @@ import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import type { JetStreamManager, StreamConfig } from "@nats-io/jetstream";
 import { event as eventOption } from "../gen/millrace/v1/options_pb.ts";
 import { type CloudEventAttributes, headersFromEvent } from "../lib/bus/cloud-event.ts";
-import { deadLetterSubject, eventSubject, registrySubject, runFilter } from "../lib/bus/subjects.ts";
+import { deadLetterSubject, eventSubject, predictionSubject, registrySubject, runFilter } from "../lib/bus/subjects.ts";
 import { ensureTopology } from "../lib/bus/topology.ts";
+import { code, table, writeOrCheck } from "./generated-page.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const page = join(root, "docs/events.md");
@@ -67,7 +67,8 @@ const headerMeanings: Readonly<Record<string, string>> = {
   "ce-type": "Full name of the protobuf message, such as `millrace.v1.ModelTrained`.",
   "ce-time": "When it was first published.",
   "ce-datacontenttype": "Always `application/protobuf`.",
-  "ce-correlationid": "Run that it belongs to. Left out for a change to the registry that belongs to no run.",
+  "ce-correlationid":
+    "Run that it belongs to; of predictions, the run that trained the model. Left out where there is none.",
   "ce-causationid": "Id of the event, or of the request, that led to it. Left out for the first event of a run.",
   "ce-traceparent":
     "W3C trace context in which the chain of events began; handed on unchanged. Left out where nothing is traced.",
@@ -108,7 +109,7 @@ async function streamsSection(): Promise<string> {
   return [
     "## Streams and subjects",
     table(["stream", "subjects", "keeps", "at most", "when full", "drops repeated ids within"], rows),
-    `An event of a run is on \`${eventSubject("<run id>", "<event>")}\`, a change to a model on \`${registrySubject("<model name>")}\`. Names of events have two parts, so a filter picks a run (\`${runFilter("<run id>")}\`), all about one thing (\`${eventSubject("*", "model.>")}\`) or one kind of event (\`${eventSubject("*", "model.trained")}\`).`,
+    `An event of a run is on \`${eventSubject("<run id>", "<event>")}\`, a change to a model on \`${registrySubject("<model name>")}\`, what is told of predictions on \`${predictionSubject("<model name>", "<event>")}\`. Names of events have two parts, so a filter picks a run (\`${runFilter("<run id>")}\`), all about one thing (\`${eventSubject("*", "model.>")}\`) or one kind of event (\`${eventSubject("*", "model.trained")}\`).`,
     `A stage (ingestion, training, evaluation) reads the events that it consumes through one durable pull consumer that bears its name; instances of a service share it. What a stage gives up on is kept on \`${deadLetterSubject("<stage>", "<run id>")}\`: see [operations](operations.md#dead-letters).`,
   ].join("\n\n");
 }
@@ -138,8 +139,9 @@ function catalogueSection(events: readonly DescMessage[]): string {
 }
 
 function eventSection(event: DescMessage): string {
-  const { name, publishedBy, consumedBy, registry } = getOption(event, eventOption);
-  const subject = registry ? registrySubject("<model name>") : eventSubject("<run id>", name);
+  const { name, publishedBy, consumedBy, registry, prediction } = getOption(event, eventOption);
+  const ofModel = prediction ? predictionSubject("<model name>", name) : registrySubject("<model name>");
+  const subject = registry || prediction ? ofModel : eventSubject("<run id>", name);
   return [
     `### ${name}`,
     commentOf(event),
@@ -259,39 +261,14 @@ function firstSentence(message: DescMessage): string {
   return sentence;
 }
 
-function code(text: string): string {
-  return `\`${text}\``;
-}
-
 /** A link to the heading of that text on this page. */
 function link(heading: string): string {
   return `[${heading}](#${heading.toLowerCase().replaceAll(/[^a-z0-9_-]/g, "")})`;
 }
 
-function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
-  return [line(header), line(header.map(() => "---")), ...rows.map(line)].join("\n");
-}
-
 /** What the command does; returns the status to exit with. */
 export async function run(args: readonly string[], file = page): Promise<number> {
-  const text = await eventDocs();
-  if (!args.includes("--check")) {
-    writeFileSync(file, text);
-    return 0;
-  }
-  if (readIfThere(file) === text) return 0;
-  console.error(`${file} is not what the contracts say; run: ${command}`);
-  return 1;
-}
-
-function readIfThere(file: string): string | undefined {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
+  return writeOrCheck({ file, text: await eventDocs(), command, args });
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) process.exitCode = await run(process.argv.slice(2));

@@ -17,7 +17,7 @@ if (files.length === 0) {
 }
 
 // End-to-end tests run a whole pipeline each and want the machine to themselves; they come last, one after another.
-const isEndToEnd = (path) => path.startsWith("test/e2e/");
+const isEndToEnd = (path) => /^test\/(e2e|telemetry)\//.test(path);
 const groups = [
   { files: files.filter((path) => !isEndToEnd(path)), concurrency: availableParallelism() },
   { files: files.filter(isEndToEnd), concurrency: 1 },

@@ -13,7 +13,8 @@ import { createLogger } from "../../lib/log.ts";
 import { createAdapter } from "../../lib/rpc/adapter.ts";
 import { createHealth } from "../../lib/rpc/health.ts";
 import { createPort } from "../../lib/rpc/port.ts";
-import { createRpcServer, rpcService } from "../../lib/rpc/server.ts";
+import { createRpcServer } from "../../lib/rpc/server.ts";
+import { partialService } from "../../test/helpers/partial-service.ts";
 
 export const serverKinds = ["Millrace", "grpc-js", "connect-node"] as const;
 export type ServerKind = (typeof serverKinds)[number];
@@ -27,14 +28,10 @@ function predict({ input }: PredictRequest): PredictResponse {
   });
 }
 
-/** The methods besides Predict are never called. */
-const none = () => ({});
-const implementation = { predict, predictBatch: none, getModel: none, updateBatching: none };
-
 const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
   /** As every service has it: validation, spans (to nobody) and logs included. */
   async Millrace() {
-    const service = rpcService(PredictionService, implementation);
+    const service = partialService(PredictionService, { predict });
     const server = createRpcServer({ services: [service], health: createHealth(), logger });
     return (await server.listen({ host, port: 0 })).address;
   },
@@ -67,7 +64,7 @@ const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
   /** The router alone, on our port: neither validation, nor spans, nor logs. */
   async "connect-node"() {
     const router = createConnectRouter();
-    router.service(PredictionService, implementation);
+    router.service(PredictionService, { predict });
     const answer = createAdapter(router, {
       logger,
       defaultDeadlineMs: 60_000,

@@ -98,6 +98,7 @@ async function launch(
         MILLRACE_TRACE_DIR: folders.traces,
         // The same name after every start, so that trace files are rotated and do not pile up.
         MILLRACE_INSTANCE_ID: "local",
+        ...withoutTls(name),
         [`MILLRACE_${name.toUpperCase()}_HOST`]: "127.0.0.1",
         [`MILLRACE_${name.toUpperCase()}_PORT`]: String(port),
       },
@@ -174,4 +175,11 @@ async function stop(child: ChildProcess): Promise<void> {
   const kill = setTimeout(() => child.kill("SIGKILL"), stopGraceMs);
   await ended;
   clearTimeout(kill);
+}
+
+/** The command asks its services in clear text, which does not leave the machine. */
+function withoutTls(name: ServiceName): NodeJS.ProcessEnv {
+  const settings = ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
+  const variables = settings.flatMap((setting) => [`MILLRACE_${setting}`, `MILLRACE_${name.toUpperCase()}_${setting}`]);
+  return Object.fromEntries(variables.map((variable) => [variable, ""]));
 }

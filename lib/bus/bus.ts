@@ -46,13 +46,13 @@ export interface Bus extends AsyncDisposable {
 
 /** Where an event belongs and what led to it. */
 export interface PublishOptions {
-  /** Run that it belongs to; empty for a change that a person made to the registry. */
+  /** Run that it belongs to; empty for a change that a person made to the registry. An event of predictions names the run that trained the model. */
   readonly runId: string;
   /** Event that led to it. */
   readonly cause?: Pick<CloudEventAttributes, "id" | "originTraceparent">;
   /** Which of several such events of one cause it is, such as the number of the epoch. */
   readonly key?: string;
-  /** Registry events: the model that is changed. */
+  /** Events of the registry and of predictions: the model that they are about. */
   readonly modelName?: string;
   /** Registry events: sequence of the last change that the caller has seen; anything newer is CONFLICT. */
   readonly expectedLastSequence?: number;

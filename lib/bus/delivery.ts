@@ -7,10 +7,11 @@ import type { Bus } from "./bus.ts";
 import { watchCancellation } from "./cancellation.ts";
 import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
+import { measureHandling, recordSettlement } from "./metrics.ts";
 import { type Settlement, settle, settlementFor } from "./settlement.ts";
 import type { Stage } from "./stage.ts";
 import { eventStream, eventSubject, runIdFromSubject } from "./subjects.ts";
-import { withMessageContext, withProcessSpan } from "./tracing.ts";
+import { traceReceipt, withMessageContext, withProcessSpan } from "./tracing.ts";
 
 /** Signals by which a stage is stopped. */
 export interface Stopping {
@@ -34,13 +35,15 @@ export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, sign
   // The client sends no more of these once the message is settled.
   const heartbeat = setInterval(() => message.working(), ackWaitMs / 3);
   try {
-    const settlement = await work(bus, stage, message, signals).catch((thrown: unknown) =>
-      settlementFor(AppError.from(thrown), { attempt, maxAttempts, retryDelaysMs }),
+    const delivered = { consumer: stage.name, attempt };
+    const settlement = await measureHandling(delivered, () => work(bus, stage, message, signals)).catch(
+      (thrown: unknown) => settlementFor(AppError.from(thrown), { attempt, maxAttempts, retryDelaysMs }),
     );
     if (settlement.kind === "acknowledge") clearInterval(heartbeat);
     const held = { bus, stage: stage.name, message, abandoned: signals.abandoned };
     const runId = runIdFromSubject(message.subject);
     await withMessageContext(message.headers, runId, () => settle(held, settlement));
+    recordSettlement(stage.name, settlement.kind);
   } finally {
     clearInterval(heartbeat);
   }
@@ -58,7 +61,9 @@ async function work(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): 
   const template = eventSubject("{run}", eventTypeOf(stage.consumes).options.name);
   const attempt = message.info.deliveryCount;
   const delivery = { bus, stage, event, attempt, runId: runIdFromSubject(message.subject), ...signals };
-  await withProcessSpan({ event, stage: stage.name, template, attempt }, () => handleEvent(delivery));
+  const traced = { event, stage: stage.name, template, attempt };
+  traceReceipt(traced);
+  await withProcessSpan(traced, () => handleEvent(delivery));
   return { kind: "acknowledge" };
 }
 

@@ -1,9 +1,19 @@
 import { type Message, toBinary } from "@bufbuild/protobuf";
+import type { EventOptions } from "../../gen/millrace/v1/options_pb.ts";
 import { AppError } from "../errors.ts";
 import type { Bus, Published, PublishOptions } from "./bus.ts";
 import { type CloudEventAttributes, eventIdFrom, headersFromEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
-import { eventStream, eventSubject, registryStream, registrySubject, requireToken } from "./subjects.ts";
+import { measurePublication } from "./metrics.ts";
+import {
+  eventStream,
+  eventSubject,
+  predictionStream,
+  predictionSubject,
+  registryStream,
+  registrySubject,
+  requireToken,
+} from "./subjects.ts";
 import { injectTrace, originTraceparent, withSendSpan } from "./tracing.ts";
 
 interface Route {
@@ -13,9 +23,13 @@ interface Route {
   readonly template: string;
 }
 
-function routeOf(name: string, registry: boolean, { runId, modelName = "" }: PublishOptions): Route {
+function routeOf({ name, registry, prediction }: EventOptions, { runId, modelName = "" }: PublishOptions): Route {
+  if (registry || prediction) requireToken("model name", modelName);
+  if (prediction) {
+    const subjectOf = (model: string) => predictionSubject(model, name);
+    return { stream: predictionStream, subject: subjectOf(modelName), template: subjectOf("{model}") };
+  }
   if (registry) {
-    requireToken("model name", modelName);
     return { stream: registryStream, subject: registrySubject(modelName), template: registrySubject("{model}") };
   }
   requireToken("run id", runId);
@@ -25,7 +39,7 @@ function routeOf(name: string, registry: boolean, { runId, modelName = "" }: Pub
 /** Publishes one event; see {@link Bus.publish}. */
 export async function publishEvent(bus: Bus, message: Message, options: PublishOptions): Promise<Published> {
   const { schema, options: type } = eventTypeOf(message);
-  const route = routeOf(type.name, type.registry, options);
+  const route = routeOf(type, options);
   const { runId, cause, key, expectedLastSequence, signal, patient = false } = options;
   const id = eventIdFrom(cause?.id ?? runId, type.name, key);
   const payload = toBinary(schema, message);
@@ -51,7 +65,8 @@ export async function publishEvent(bus: Bus, message: Message, options: PublishO
     };
     const failure = `event ${type.name} on ${route.subject} could not be stored in ${route.stream}`;
     const details = { subject: route.subject, stream: route.stream, event: id };
-    const { seq, duplicate } = await bus.ask(publishOnce, { failure, details, signal, patient });
+    const store = () => bus.ask(publishOnce, { failure, details, signal, patient });
+    const { seq, duplicate } = await measurePublication(route.template, store);
     return { id, sequence: seq, duplicate };
   });
 }

@@ -10,6 +10,7 @@ import type { Bus, Published } from "./bus.ts";
 import type { ReceivedEvent } from "./cloud-event.ts";
 import { handleMessage, type Stopping, stageDefaults } from "./delivery.ts";
 import { eventTypeOf } from "./event-types.ts";
+import { observeConsumer } from "./metrics.ts";
 import { eventStream, eventSubject, requireToken } from "./subjects.ts";
 
 /** A step of the pipeline: it consumes one kind of event, does its work, and publishes what came of it. */
@@ -63,6 +64,7 @@ export function startStage<Input extends DescMessage>(bus: Bus, stage: Stage<Inp
   const abandoning = new AbortController();
   const state = { consuming: false, busy: false };
   const signals = { stopping: stopping.signal, abandoned: abandoning.signal };
+  const stopObserving = observeConsumer(bus, { name: stage.name, filter: filterOf(stage.consumes) });
   const done = supervise(bus, stage as unknown as Stage, signals, state);
   return {
     consuming: () => state.consuming && bus.connection.connected(),
@@ -75,6 +77,7 @@ export function startStage<Input extends DescMessage>(bus: Bus, stage: Stage<Inp
       const idle = !state.busy && !bus.connection.connected();
       const graceMs = idle ? 0 : (stage.stopGraceMs ?? stageDefaults.stopGraceMs);
       const timer = setTimeout(() => abandoning.abort(reason), graceMs);
+      stopObserving();
       await done;
       clearTimeout(timer);
     },
@@ -121,13 +124,18 @@ async function consume(bus: Bus, stage: Stage, signals: Stopping, state: StageSt
   }
 }
 
+/** The subject of one kind of event, over all runs. */
+function filterOf(consumes: DescMessage): string {
+  return eventSubject("*", eventTypeOf(consumes).options.name);
+}
+
 /** Finds the durable consumer or makes it, again if somebody deleted it: finished work is known by its outcomes. */
 async function ensureConsumer(bus: Bus, stage: Stage): Promise<Consumer> {
   const config = {
     durable_name: stage.name,
     ack_policy: AckPolicy.Explicit,
     deliver_policy: DeliverPolicy.All,
-    filter_subject: eventSubject("*", eventTypeOf(stage.consumes).options.name),
+    filter_subject: filterOf(stage.consumes),
     ack_wait: nanos(stage.ackWaitMs ?? stageDefaults.ackWaitMs),
     // Tries are counted by the stage, which can keep the message as a dead letter; the server would only drop it.
     max_deliver: -1,

@@ -12,11 +12,15 @@ export const registryStream = "MILLRACE_REGISTRY";
 /** Messages that a stage gave up on, with the reason. */
 export const deadLetterStream = "MILLRACE_DEAD_LETTERS";
 
+/** What was answered, what the images really were, and whether they still resemble the data set. The oldest make room for new ones. */
+export const predictionStream = "MILLRACE_PREDICTIONS";
+
 /** Subjects that each stream stores. */
 export const streamSubjects = {
   [eventStream]: "millrace.v1.>",
   [registryStream]: "millrace.registry.v1.*",
   [deadLetterStream]: "millrace.dead.v1.>",
+  [predictionStream]: "millrace.predictions.v1.>",
 } as const;
 
 /** Subject of an event of a run. `eventName` is "<topic>.<event>"; `"*"` as the run id filters over all runs. */
@@ -48,6 +52,11 @@ export function runFilter(runId: string): string {
 /** Subject of all changes to one model: one subject, so that the broker itself can compare and set. */
 export function registrySubject(modelName: string): string {
   return `millrace.registry.v1.${modelName}`;
+}
+
+/** Subject of an event about the predictions of a model. `eventName` is "<topic>.<event>", of which the topic is always "prediction". */
+export function predictionSubject(modelName: string, eventName: string): string {
+  return `millrace.predictions.v1.${modelName}.${eventName.split(".").at(-1)}`;
 }
 
 /** Subject under which a stage keeps what it gave up on. */

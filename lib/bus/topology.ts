@@ -7,7 +7,7 @@ import {
 } from "@nats-io/jetstream";
 import { nanos } from "@nats-io/nats-core";
 import { isApiError } from "./broker-errors.ts";
-import { deadLetterStream, eventStream, registryStream, streamSubjects } from "./subjects.ts";
+import { deadLetterStream, eventStream, predictionStream, registryStream, streamSubjects } from "./subjects.ts";
 
 const days = (n: number) => nanos(n * 24 * 60 * 60 * 1000);
 
@@ -44,6 +44,8 @@ function streamConfigs({ replicas = 1, maxEventBytes = 1024 ** 3 }: TopologyOpti
     stream(eventStream, { max_age: days(90), max_bytes: maxEventBytes }),
     // What was live, and when, is worth keeping for good.
     stream(registryStream, { max_age: 0, max_bytes: -1 }),
+    // Many, and none that work waits for.
+    stream(predictionStream, { max_age: days(7), max_bytes: 256 * 1024 ** 2, discard: DiscardPolicy.Old }),
     stream(deadLetterStream, { max_age: days(30), max_bytes: 256 * 1024 ** 2, discard: DiscardPolicy.Old }),
   ];
 }

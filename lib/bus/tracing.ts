@@ -9,7 +9,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import type { SpanAttributes } from "../telemetry/attributes.ts";
-import { withRunId, withSpan } from "../telemetry/spans.ts";
+import { startSpan, withRunId, withSpan } from "../telemetry/spans.ts";
 import type { ReceivedEvent } from "./cloud-event.ts";
 
 /** Semantic conventions for messaging, and the system's name under its older key, which today's dashboards read. */
@@ -80,29 +80,45 @@ export interface Delivery {
 }
 
 /**
+ * Notes that a message has arrived, as a span that ends at once: if the process dies while it works on the message, this
+ * is what its trace shows of the try.
+ */
+export function traceReceipt(delivery: Delivery): void {
+  const attributes = { ...deliveryAttributes(delivery), ...operation("receive") };
+  const parent = contextFromHeaders(delivery.event.headers);
+  startSpan(`receive ${delivery.template}`, { kind: SpanKind.CLIENT, attributes, parent }).end();
+}
+
+/**
  * Runs the handling of a message in a consumer span. Its parent is the publication that sent the message, so that a run
  * reads as one trace; the link says the same to tools that follow links.
  */
 export function withProcessSpan<T>(delivery: Delivery, handle: () => Promise<T>): Promise<T> {
   const sender = trace.getSpanContext(contextFromHeaders(delivery.event.headers));
-  const attributes: SpanAttributes = {
-    ...system,
-    "messaging.operation.name": "process",
-    "messaging.operation.type": "process",
-    "messaging.destination.name": delivery.event.subject,
-    "messaging.destination.template": delivery.template,
-    "messaging.consumer.group.name": delivery.stage,
-    "messaging.message.id": delivery.event.id,
-    "cloudevents.event_id": delivery.event.id,
-    "cloudevents.event_source": delivery.event.source,
-    "cloudevents.event_type": delivery.event.type,
-    "millrace.run.id": delivery.event.correlationId,
-    "millrace.stage": delivery.stage,
-    "millrace.delivery.attempt": delivery.attempt,
-  };
+  const attributes = { ...deliveryAttributes(delivery), ...operation("process") };
   const links = sender === undefined ? [] : [{ context: sender }];
   return withRunId(delivery.event.correlationId, () => {
     const parent = contextFromHeaders(delivery.event.headers);
     return withSpan(`process ${delivery.template}`, { kind: SpanKind.CONSUMER, attributes, parent, links }, handle);
   });
+}
+
+function operation(type: "receive" | "process"): SpanAttributes {
+  return { "messaging.operation.name": type, "messaging.operation.type": type };
+}
+
+function deliveryAttributes({ event, stage, template, attempt }: Delivery): SpanAttributes {
+  return {
+    ...system,
+    "messaging.destination.name": event.subject,
+    "messaging.destination.template": template,
+    "messaging.consumer.group.name": stage,
+    "messaging.message.id": event.id,
+    "cloudevents.event_id": event.id,
+    "cloudevents.event_source": event.source,
+    "cloudevents.event_type": event.type,
+    "millrace.run.id": event.correlationId,
+    "millrace.stage": stage,
+    "millrace.delivery.attempt": attempt,
+  };
 }

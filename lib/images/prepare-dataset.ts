@@ -12,6 +12,7 @@ import {
 } from "../../gen/millrace/v1/dataset_pb.ts";
 import type { ArtifactStore } from "../artifacts/store.ts";
 import { AppError } from "../errors.ts";
+import { recordMetric } from "../telemetry/metrics.ts";
 import { withSpan } from "../telemetry/spans.ts";
 import { type ChannelAccumulator, createChannelAccumulator } from "./channel-statistics.ts";
 import type { RemoteFile } from "./files/download.ts";
@@ -141,6 +142,8 @@ async function storeImages(source: ImageSource, options: StoreOptions): Promise<
       leftOut.push({ path: item.path, reason: item.reason });
       if (leftOut.length > maxSkippedShare * source.total) throw tooManyLeftOut(leftOut, source.total, maxSkippedShare);
     }
+    const outcome = item.kind === "image" ? "decoded" : "skipped";
+    recordMetric("millrace.dataset.images", 1, { "millrace.images.outcome": outcome });
     done++;
     report({ phase: source.phase, done, total: source.total, skipped: leftOut.length });
   }

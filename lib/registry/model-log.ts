@@ -7,9 +7,19 @@ import type {
 } from "../../gen/millrace/v1/events_pb.ts";
 import { type AliasMove, type Model, ModelSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { eventIdFrom, type ReceivedEvent } from "../bus/cloud-event.ts";
+import { AppError } from "../errors.ts";
 
 /** The alias of the version that answers predictions. */
 export const championAlias = "champion";
+/** The alias of a version that answers a share of them, to see how it does. */
+export const canaryAlias = "canary";
+/** The alias of a version that gets copies of a share of them, and whose answers nobody sees. */
+export const shadowAlias = "shadow";
+/** Shares of the requests that these aliases get unless something else is said. No other alias has a share. */
+export const defaultShares: ReadonlyMap<string, number> = new Map([
+  [canaryAlias, 0.1],
+  [shadowAlias, 1],
+]);
 /** The model of a run that names none. A prediction service answers with this one unless told otherwise. */
 export const defaultModelName = "default";
 
@@ -20,6 +30,8 @@ export interface ModelLog {
   readonly versions: ReadonlyMap<number, ModelVersion>;
   /** Version that each alias names. */
   readonly aliases: ReadonlyMap<string, number>;
+  /** Share of the requests, 0..1, of each alias that has one. */
+  readonly shares: ReadonlyMap<string, number>;
   /** Every move of an alias, oldest first. */
   readonly moves: readonly AliasMove[];
   /** Version that each change, by its {@link changeKey}, was about: a change made twice is found here. */
@@ -36,6 +48,7 @@ export function emptyModelLog(name: string): ModelLog {
     name,
     versions: new Map(),
     aliases: new Map(),
+    shares: new Map(),
     moves: [],
     changes: new Map(),
     movesByChange: new Map(),
@@ -90,11 +103,30 @@ function moveAlias(log: ModelLog, { causationId, message, time }: ReceivedEvent<
   const key = changeKey(causationId, message.$typeName, move.alias);
   return {
     ...log,
-    aliases: withEntry(log.aliases, move.alias, move.version),
+    ...namingAfter(log, move),
     moves: [...log.moves, move],
     changes: withEntry(log.changes, key, move.version),
     movesByChange: withEntry(log.movesByChange, key, move),
   };
+}
+
+/**
+ * What names what after a move. Once the champion is what canary or shadow was tried out as, the trial is over: else it would begin again
+ * with the next champion.
+ */
+function namingAfter({ aliases, shares }: ModelLog, { alias, version, share }: AliasMove) {
+  const next = { aliases: new Map(aliases), shares: new Map(shares) };
+  const remove = (name: string) => {
+    next.aliases.delete(name);
+    next.shares.delete(name);
+  };
+  if (version === 0) remove(alias);
+  else next.aliases.set(alias, version);
+  if (version !== 0 && defaultShares.has(alias)) next.shares.set(alias, share);
+  if (alias === championAlias) {
+    for (const name of defaultShares.keys()) if (next.aliases.get(name) === version) remove(name);
+  }
+  return next;
 }
 
 function withEntry<K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<K, V> {
@@ -106,11 +138,56 @@ export function championOf(log: ModelLog): ModelVersion | undefined {
   return log.versions.get(log.aliases.get(championAlias) ?? 0);
 }
 
+/** How a version is named: by number, by alias, or by the digest of its manifest. */
+export type VersionSelector =
+  | { readonly case: "version"; readonly value: number }
+  | { readonly case: "alias"; readonly value: string }
+  | { readonly case: "digest"; readonly value: string };
+
+/** The version that is named so, the newest if a digest has several. MODEL_NOT_FOUND if there is none. */
+export function requireVersion(log: ModelLog, selector: VersionSelector | { readonly case: undefined }): ModelVersion {
+  const version = findVersion(log, selector);
+  if (version !== undefined) return version;
+  const named = selector.case === undefined ? "champion" : `${selector.case} "${selector.value}"`;
+  const text = `model "${log.name}" has no ${named}; ListModelVersions shows what it has`;
+  throw new AppError("MODEL_NOT_FOUND", text, { details: { model: log.name } });
+}
+
+function findVersion(
+  log: ModelLog,
+  selector: VersionSelector | { readonly case: undefined },
+): ModelVersion | undefined {
+  switch (selector.case) {
+    case "version":
+      return log.versions.get(selector.value);
+    case "digest":
+      return [...log.versions.values()].findLast(({ digest }) => digest === selector.value);
+    default:
+      return log.versions.get(log.aliases.get(selector.case === "alias" ? selector.value : championAlias) ?? 0);
+  }
+}
+
+/**
+ * The number of the version that was champion before, or undefined. Going back to an earlier champion takes back what came after it: after
+ * 1, 2, 3 and back to 2, the one before is 1.
+ */
+export function previousChampion({ moves }: ModelLog): number | undefined {
+  const line: number[] = [];
+  for (const { alias, version } of moves) {
+    if (alias !== championAlias) continue;
+    const earlier = line.indexOf(version);
+    if (earlier === -1) line.push(version);
+    else line.length = earlier + 1;
+  }
+  return line.at(-2);
+}
+
 /** The model in the words of the API. */
-export function modelFromLog({ name, versions, aliases }: ModelLog): Model {
+export function modelFromLog({ name, versions, aliases, shares }: ModelLog): Model {
   return create(ModelSchema, {
     name,
     latestVersion: Math.max(0, ...versions.keys()),
     aliases: Object.fromEntries(aliases),
+    shares: Object.fromEntries(shares),
   });
 }

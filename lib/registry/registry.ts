@@ -10,7 +10,7 @@ import type { Bus } from "../bus/bus.ts";
 import type { CloudEventAttributes } from "../bus/cloud-event.ts";
 import { AppError } from "../errors.ts";
 import { withSpan } from "../telemetry/spans.ts";
-import { championAlias, changeKey, type ModelLog } from "./model-log.ts";
+import { championAlias, changeKey, defaultShares, type ModelLog, previousChampion } from "./model-log.ts";
 import { createModelReader, type ModelReader } from "./model-reader.ts";
 
 /**
@@ -25,8 +25,13 @@ export interface Registry {
   register(version: NewVersion, origin: ChangeOrigin): Promise<ModelVersion>;
   /** Notes what was measured. MODEL_NOT_FOUND if there is no such version. */
   recordEvaluation(modelName: string, version: number, report: EvaluationReport, origin: ChangeOrigin): Promise<void>;
-  /** Moves an alias. CONFLICT if it no longer names `expectedVersion`; MODEL_NOT_FOUND if there is no such version. */
+  /**
+   * Moves an alias. CONFLICT if it no longer names `expectedVersion`; MODEL_NOT_FOUND if there is no such version; INVALID_REQUEST for a
+   * share of an alias that has none, or if the champion would be taken away.
+   */
   moveAlias(move: NewMove, origin: ChangeOrigin): Promise<AliasMove>;
+  /** Moves "champion" to the version that was champion before. MODEL_NOT_FOUND if there is none; CONFLICT as above. */
+  rollBack(request: NewRollback, origin: ChangeOrigin): Promise<AliasMove>;
 }
 
 /** A version before it has its number. */
@@ -36,11 +41,16 @@ export interface NewMove {
   readonly modelName: string;
   /** Default: champion. */
   readonly alias?: string;
+  /** 0 takes the alias away. */
   readonly version: number;
   /** What the alias names as far as the caller knows, 0 for nothing; undefined for whatever it is. */
   readonly expectedVersion?: number | undefined;
   readonly reason: string;
+  /** Share of the requests, 0..1, of the aliases that have one. Default: see {@link defaultShares}. */
+  readonly share?: number | undefined;
 }
+
+export type NewRollback = Pick<NewMove, "modelName" | "expectedVersion" | "reason">;
 
 /** Who makes a change: the same origin makes the same change to a model only once. */
 export interface ChangeOrigin {
@@ -88,6 +98,18 @@ export function createRegistry(bus: Bus): Registry {
         "millrace.model.alias": alias,
       };
       return withSpan("move alias", { attributes }, async () =>
+        requireMove(await change({ bus, reader, modelName, origin, key, decide }), key),
+      );
+    },
+    rollBack: async (request, origin) => {
+      const { modelName } = request;
+      const key = changeId(origin, ModelAliasMovedSchema.typeName);
+      const decide = (log: ModelLog) => {
+        const version = requirePreviousChampion(log);
+        return aliasMoved(log, { ...request, alias: championAlias, version }, origin.runId);
+      };
+      const attributes = { "millrace.model.name": modelName, "millrace.model.alias": championAlias };
+      return withSpan("roll back", { attributes }, async () =>
         requireMove(await change({ bus, reader, modelName, origin, key, decide }), key),
       );
     },
@@ -153,9 +175,19 @@ function requireMove(log: ModelLog, key: string): AliasMove {
   throw new AppError("INTERNAL", `the move of an alias that was stored is not in the log of model ${log.name}`);
 }
 
+function requirePreviousChampion(log: ModelLog): number {
+  const version = previousChampion(log);
+  if (version !== undefined) return version;
+  throw new AppError("MODEL_NOT_FOUND", `model ${log.name} had no champion before the one it has; move the alias`, {
+    details: { model: log.name },
+  });
+}
+
 function aliasMoved(log: ModelLog, move: NewMove & { readonly alias: string }, runId: string): Message {
-  const { alias, version, expectedVersion, reason } = move;
-  requireVersion(log, version);
+  const { alias, version, expectedVersion, reason, share = defaultShares.get(alias) ?? 0 } = move;
+  if (version === 0) requireRemovable(log, alias);
+  else requireVersion(log, version);
+  requireShare(alias, share);
   const previousVersion = log.aliases.get(alias) ?? 0;
   if (expectedVersion !== undefined && expectedVersion !== previousVersion) {
     const now = previousVersion === 0 ? "names no version" : `names version ${previousVersion}`;
@@ -165,5 +197,26 @@ function aliasMoved(log: ModelLog, move: NewMove & { readonly alias: string }, r
       { details: { model: log.name, alias, version: String(previousVersion) } },
     );
   }
-  return create(ModelAliasMovedSchema, { move: { name: log.name, alias, version, previousVersion, reason, runId } });
+  const stored = { name: log.name, alias, version, previousVersion, reason, runId, share: version === 0 ? 0 : share };
+  return create(ModelAliasMovedSchema, { move: stored });
+}
+
+function requireRemovable(log: ModelLog, alias: string): void {
+  if (alias === championAlias) {
+    const text = `model ${log.name} cannot be without a champion; move the alias to another version`;
+    throw new AppError("INVALID_REQUEST", text, { details: { field: "version" } });
+  }
+  if (log.aliases.has(alias)) return;
+  throw new AppError("MODEL_NOT_FOUND", `model ${log.name} has no alias ${alias}`, {
+    details: { model: log.name, alias },
+  });
+}
+
+function requireShare(alias: string, share: number): void {
+  const details = { field: "share" };
+  if (!(share >= 0 && share <= 1))
+    throw new AppError("INVALID_REQUEST", `a share is from 0 to 1, not ${share}`, { details });
+  if (share === 0 || defaultShares.has(alias)) return;
+  const text = `alias ${alias} takes no share of the requests; ${[...defaultShares.keys()].join(" and ")} do`;
+  throw new AppError("INVALID_REQUEST", text, { details });
 }

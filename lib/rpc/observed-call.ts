@@ -14,6 +14,7 @@ import {
 } from "@opentelemetry/api";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { recordMetric } from "../telemetry/metrics.ts";
 import { startSpan } from "../telemetry/spans.ts";
 import { outgoingError } from "./server-errors.ts";
 
@@ -57,7 +58,7 @@ export interface ObservedCall {
   fail(thrown: unknown, signal: AbortSignal): ConnectError;
 }
 
-/** Begins the span of a call, as a child of its caller's. */
+/** Begins the span of a call, as a child of its caller's. Its end is logged and counted. */
 export function observeCall({ method: descriptor, protocol, headers }: IncomingCall, logger: Logger): ObservedCall {
   const method = `${descriptor.parent.typeName}/${descriptor.name}`;
   const parent = propagation.extract(context.active(), headers, headerGetter);
@@ -74,11 +75,17 @@ export function observeCall({ method: descriptor, protocol, headers }: IncomingC
   const startedMs = performance.now();
   let ended = false;
 
-  function end(status: string) {
+  function end(status: string, errorType?: string) {
     ended = true;
+    const durationMs = Math.round((performance.now() - startedMs) * 1_000) / 1_000;
     span.setAttribute("rpc.response.status_code", status);
     span.end();
-    const durationMs = Math.round((performance.now() - startedMs) * 1_000) / 1_000;
+    recordMetric("rpc.server.call.duration", durationMs / 1_000, {
+      "rpc.system.name": systems[protocol],
+      "rpc.method": method,
+      "rpc.response.status_code": status,
+      ...(errorType !== undefined && { "error.type": errorType }),
+    });
     context.with(callContext, () => logger.debug({ event: "rpc.call", method, protocol, status, durationMs }, method));
   }
 
@@ -95,17 +102,21 @@ export function observeCall({ method: descriptor, protocol, headers }: IncomingC
           logger.error({ event: "rpc.failed", method, error: thrown }, `${method} failed`),
         );
       }
-      if (serverFaults.has(error.code)) markFailed(span, thrown, error);
-      end(statusName(error.code));
+      const status = statusName(error.code);
+      if (!serverFaults.has(error.code)) end(status);
+      else end(status, markFailed(span, thrown, error));
       return error;
     },
   };
 }
 
-function markFailed(span: Span, thrown: unknown, error: ConnectError): void {
+/** Returns the type of the error. */
+function markFailed(span: Span, thrown: unknown, error: ConnectError): string {
+  const type = thrown instanceof AppError ? thrown.code : statusName(error.code);
   span.setStatus({ code: SpanStatusCode.ERROR, message: error.rawMessage });
-  span.setAttribute("error.type", thrown instanceof AppError ? thrown.code : statusName(error.code));
+  span.setAttribute("error.type", type);
   if (thrown instanceof Error) span.recordException(thrown);
+  return type;
 }
 
 function traceIdOf(span: Span): string | undefined {

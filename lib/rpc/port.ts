@@ -7,6 +7,7 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import type { AddressInfo, Server, Socket } from "node:net";
+import { createServer as createTlsServer, type Server as TlsServer } from "node:tls";
 import type { connectNodeAdapter } from "@connectrpc/connect-node";
 import { readOpening } from "./opening.ts";
 
@@ -42,8 +43,18 @@ export interface PortLimits {
   readonly openingTimeoutMs: number;
 }
 
-/** One cleartext port on which HTTP/1.1 and HTTP/2 are spoken. */
+/** What a server shows and asks for over TLS, in PEM. */
+export interface TlsIdentity {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  /** Certificates of those who may sign clients' certificates; every client must then have one. Default: clients need none. */
+  readonly clientCa?: Buffer;
+}
+
+/** One port on which HTTP/1.1 and HTTP/2 are spoken, in clear text or over TLS. */
 export interface Port {
+  /** Shows another identity to connections that come from now on. Only for a port over TLS. */
+  setIdentity(tls: TlsIdentity): void;
   /** Starts to accept. Rejects with the system's error, such as EADDRINUSE. */
   listen(host: string, port: number): Promise<AddressInfo>;
   /**
@@ -54,10 +65,10 @@ export interface Port {
 }
 
 /**
- * Tells the two protocols apart by the first bytes of a connection. The HTTP/1 server is the one that listens, so that
- * its watch over idle and slow connections works; its own connection listener sees only what is not HTTP/2.
+ * Tells the two protocols apart by the first bytes of a connection, which are the same whether TLS is around them or not. In clear text
+ * the HTTP/1 server is the one that listens; its own connection listener sees only what is not HTTP/2.
  */
-export function createPort({ takeStream, answer }: PortHandlers, limits: PortLimits): Port {
+export function createPort({ takeStream, answer }: PortHandlers, limits: PortLimits, tls?: TlsIdentity): Port {
   const http1 = createHttp1Server({ keepAliveTimeout: keepAliveMs }, answer);
   const http2 = createHttp2Server(
     {
@@ -72,11 +83,15 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
     if (!takeStream(stream, headers)) serveHttp2(stream, headers, ...rest);
   });
   const sessions = trackSessions(http2, limits.windowBytes);
+  const secure = tls && createTlsServer({ ALPNProtocols: ["h2", "http/1.1"], ...secureContext(tls) });
+  // Over TLS nobody listens through the HTTP/1 server, but this is when it begins to watch over slow and idle connections.
+  secure?.on("listening", () => http1.emit("listening"));
+  const listener = secure ?? http1;
   const sockets = new Set<Socket>();
   /** Sockets that have not yet shown which HTTP they speak. */
   const undecided = new Set<Socket>();
 
-  http1.on("connection", (socket: Socket) => {
+  listener.on(secure === undefined ? "connection" : "secureConnection", (socket: Socket) => {
     sockets.add(socket);
     undecided.add(socket);
     socket.once("close", () => {
@@ -93,10 +108,13 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
   });
 
   return {
-    listen: (host, port) => listen(http1, host, port),
+    setIdentity: (next) => secure?.setSecureContext(secureContext(next)),
+    listen: (host, port) => listen(listener, host, port),
     async close(graceMs) {
       const cut = setTimeout(() => destroyAll(sockets), graceMs);
-      const closed = new Promise<void>((resolve) => http1.close(() => resolve()));
+      const closed = new Promise<void>((resolve) => listener.close(() => resolve()));
+      // Says that it does not listen, which over TLS is true, and stops its watch all the same.
+      if (secure !== undefined) http1.close(() => undefined);
       // A kept-alive connection becomes idle when its answer is out; Node looks for idle ones only once, at close.
       const idle = setInterval(() => http1.closeIdleConnections(), idleSweepMs);
       destroyAll(undecided);
@@ -106,6 +124,11 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
       clearTimeout(cut);
     },
   };
+}
+
+function secureContext({ cert, key, clientCa }: TlsIdentity) {
+  const minVersion = "TLSv1.2" as const;
+  return { cert, key, minVersion, ...(clientCa && { ca: clientCa, requestCert: true, rejectUnauthorized: true }) };
 }
 
 /** What the server itself does at an event, which it then no longer does. */
@@ -130,7 +153,7 @@ function trackSessions(server: Http2Server, windowBytes: number): ReadonlySet<Se
   return sessions;
 }
 
-function listen(server: Http1Server, host: string, port: number): Promise<AddressInfo> {
+function listen(server: Http1Server | TlsServer, host: string, port: number): Promise<AddressInfo> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, host, () => {

@@ -15,7 +15,15 @@ import { createAdapter } from "./adapter.ts";
 import { createCors } from "./cors.ts";
 import type { Health } from "./health.ts";
 import { observeCalls } from "./observe.ts";
-import { createPort, type HttpHandler, type HttpRequest, type HttpResponse, type PortLimits } from "./port.ts";
+import {
+  createPort,
+  type HttpHandler,
+  type HttpRequest,
+  type HttpResponse,
+  type PortLimits,
+  type TlsIdentity,
+} from "./port.ts";
+import { answerProbe } from "./probes.ts";
 import { registerReflection } from "./reflection.ts";
 import { createUnaryGrpc, type UnaryMethod } from "./unary-grpc.ts";
 import { checkRequests, createMessageCheck, type MessageCheck } from "./validation.ts";
@@ -77,6 +85,10 @@ export interface RpcServerOptions {
   readonly limits?: Partial<RpcLimits>;
   /** Origins of web pages that may call; none by default. */
   readonly corsOrigins?: readonly string[];
+  /** Speaks TLS, and only that. Default: clear text. */
+  readonly tls?: TlsIdentity;
+  /** What `GET /metrics` answers. Without it there is nothing at that path. */
+  readonly metricsText?: () => Promise<string>;
   /** Takes every path that is neither an RPC nor a probe, such as a web page. 404 by default. */
   readonly fallback?: HttpHandler;
 }
@@ -89,6 +101,8 @@ export interface RpcServer {
 export interface ListeningServer {
   /** Such as http://127.0.0.1:7404. */
   readonly url: string;
+  /** Shows another certificate from now on. Only over TLS. */
+  setIdentity(tls: TlsIdentity): void;
   /** host:port, the form that gRPC clients take. */
   readonly address: string;
   readonly port: number;
@@ -100,8 +114,8 @@ export interface ListeningServer {
 }
 
 /**
- * One cleartext port for Connect, gRPC, gRPC-Web and JSON over HTTP/1.1 and HTTP/2, with health, reflection, validation
- * of requests, deadlines, traces, and `GET /healthz` (the process answers) and `GET /readyz` (it serves).
+ * One port, in clear text or over TLS, for Connect, gRPC, gRPC-Web and JSON over HTTP/1.1 and HTTP/2, with health, reflection, validation
+ * of requests, deadlines, traces, and `GET /healthz` (the process answers), `GET /readyz` (it serves) and `GET /metrics`.
  */
 export function createRpcServer(options: RpcServerOptions): RpcServer {
   const { services, health } = options;
@@ -114,7 +128,8 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
   const methods = services.flatMap(({ unaryMethods }) => unaryMethods);
   const takeStream = createUnaryGrpc({ methods, check, logger: options.logger, ...limits });
   const answer = createHandler(options, { limits, check, draining: draining.signal });
-  const port = createPort({ takeStream, answer }, limits);
+  const port = createPort({ takeStream, answer }, limits, options.tls);
+  const scheme = options.tls === undefined ? "http" : "https";
 
   return {
     async listen({ host, port: wanted }) {
@@ -125,7 +140,8 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
       const address = `${host.includes(":") ? `[${host}]` : host}:${bound.port}`;
       return {
         address,
-        url: `http://${address}`,
+        url: `${scheme}://${address}`,
+        setIdentity: port.setIdentity,
         port: bound.port,
         async close(graceMs = 10_000) {
           health.drain();
@@ -144,7 +160,7 @@ interface Shared {
 }
 
 function createHandler(options: RpcServerOptions, { limits, check, draining }: Shared): HttpHandler {
-  const { health, logger, corsOrigins = [], fallback = notFound } = options;
+  const { health, logger, metricsText, corsOrigins = [], fallback = notFound } = options;
   const router = createConnectRouter({
     readMaxBytes: limits.maxMessageBytes,
     maxTimeoutMs: limits.maxDeadlineMs,
@@ -158,7 +174,7 @@ function createHandler(options: RpcServerOptions, { limits, check, draining }: S
     logger,
     defaultDeadlineMs: limits.defaultDeadlineMs,
     fallback: (request, response) => {
-      if (!answerProbe(request, response, health)) fallback(request, response);
+      if (!answerProbe(request, response, { health, metricsText })) fallback(request, response);
     },
   });
   return (request, response) => {
@@ -178,14 +194,6 @@ function registerAll(
   router.service(HealthService, health.implementation, ends);
   const described = [...services.map(({ service }) => service), HealthService];
   registerReflection(router, described, ends);
-}
-
-function answerProbe({ method, url }: HttpRequest, response: HttpResponse, health: Health): boolean {
-  if (method !== "GET" || (url !== "/healthz" && url !== "/readyz")) return false;
-  const serving = url === "/healthz" || health.serving;
-  response.writeHead(serving ? 200 : 503, { "content-type": "text/plain" });
-  response.end(serving ? "ok\n" : "not serving\n");
-  return true;
 }
 
 function notFound(_request: HttpRequest, response: HttpResponse): void {

@@ -1,75 +1,84 @@
 import { hostname } from "node:os";
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type DiagLogger, DiagLogLevel, diag } from "@opentelemetry/api";
-import { NodeSDK, resources } from "@opentelemetry/sdk-node";
-import { BatchSpanProcessor, type SpanExporter, type SpanProcessor } from "@opentelemetry/sdk-trace";
+import { PrometheusExporter, PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
+import { logs, metrics, NodeSDK, resources } from "@opentelemetry/sdk-node";
 import type { Logger } from "../log.ts";
 import type { AttributeName } from "./attributes.ts";
-import { createTraceFileExporter } from "./trace-file.ts";
+import { createLogExporter, createMetricExporter, exportTimeoutMs } from "./exporters.ts";
+import { createLogRecordStream } from "./log-records.ts";
+import { observeProcess } from "./process-metrics.ts";
+import { createSpanProcessors } from "./span-processors.ts";
 
-/** Spans wait so long for company before they are written: short enough to watch a run, long enough to batch. */
-const batchDelayMs = 500;
-/** Spans that may wait; when a collector is slower than that, more are dropped. */
-const maxQueuedSpans = 8_192;
-/** An attempt to export, its retries included. OTEL_EXPORTER_OTLP_TIMEOUT overrides it. */
-const exportTimeoutMs = 3_000;
-/** How long the end of a process waits for its last spans to be delivered. */
+/** How long log records wait for company before they are sent. */
+const logDelayMs = 500;
+/** How often metrics are sent to a collector. OTEL_METRIC_EXPORT_INTERVAL overrides it. */
+const metricIntervalMs = 15_000;
+/** How long a collection of metrics waits for values that have to be asked for. */
+const collectTimeoutMs = 2_000;
+/** Longest attribute of a span in characters. OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT overrides it. */
+const maxAttributeLength = 1_024;
+/** How long the end of a process waits for its last telemetry to be delivered. */
 const flushTimeoutMs = 1_500;
 /** Least time between two warnings about telemetry. */
 const warningIntervalMs = 60_000;
-const traceFileBytes = 16 * 1024 * 1024;
-const traceFiles = 4;
 
 export interface TelemetryOptions {
-  /** Name of the service, as it appears in the traces. */
+  /** Name of the service, as it appears in traces, metrics and logs. */
   readonly service: string;
   readonly version: string;
   /** Which process of the service this is; the process id by default. Names the trace file too. */
   readonly instanceId?: string;
   /** Folder for `SERVICE-INSTANCE.jsonl`, traces as OTLP JSON lines, 4 files of 16 MB at most. None by default. */
   readonly traceDir?: string | undefined;
+  /** Share of the requests whose trace is kept, 0 to 1; runs and failures always are. Default: 1. */
+  readonly traceShare?: number;
   /** Takes the warnings, at most one a minute; without it they are dropped. */
   readonly logger?: Logger;
 }
 
-/** Running telemetry. `shutdown` delivers what is left and takes 1.5 s at most, whatever the collector does. */
+/** Running telemetry. */
 export interface Telemetry {
+  /** All metrics, in the text format of Prometheus 0.0.4. */
+  metricsText(): Promise<string>;
+  /** Takes a logger's lines and sends them as log records; undefined where the standard variables name no collector. */
+  readonly logStream: { write(line: string): void } | undefined;
+  /** Delivers what is left and takes 1.5 s at most, whatever the collector does. */
   shutdown(): Promise<void>;
 }
 
 /**
  * Starts OpenTelemetry for this process. Call it once, before other work; every other module knows only the API.
  *
- * Spans go to the collector of OTEL_EXPORTER_OTLP_ENDPOINT (or its _TRACES_ form) and to files in `traceDir`; with
- * neither, nothing is recorded. Sampler, limits, propagators, headers and protocol follow the standard OTEL_* variables.
- * A collector that is down or slow costs spans, never the work.
+ * Spans, metrics and log records go to the collector of OTEL_EXPORTER_OTLP_ENDPOINT, or of its forms for one signal, and
+ * spans to files in `traceDir`. Metrics are always counted, for `metricsText`. Sampler, limits, propagators, headers and
+ * protocol follow the standard OTEL_* variables; OTEL_SDK_DISABLED=true turns all of it off.
+ * A collector that is down or slow costs telemetry, never the work.
  */
 export async function startTelemetry(options: TelemetryOptions): Promise<Telemetry> {
-  const { service, version, instanceId = String(process.pid), traceDir, logger } = options;
+  const { service, version, instanceId = String(process.pid), logger } = options;
   diag.setLogger(warningsTo(logger), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
-  const processors: SpanProcessor[] = [];
-  if (traceDir !== undefined) {
-    const path = join(traceDir, `${service}-${instanceId}.jsonl`);
-    processors.push(batched(createTraceFileExporter({ path, maxBytes: traceFileBytes, maxFiles: traceFiles })));
-  }
-  if (process.env.OTEL_EXPORTER_OTLP_ENDPOINT || process.env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) {
-    processors.push(batched(await createOtlpExporter()));
-  }
+  const prometheus = new PrometheusExporter({ preventServerStart: true });
+  const logProcessors = await createLogProcessors();
   const sdk = new NodeSDK({
     serviceName: service,
     resource: resources.resourceFromAttributes(describeProcess(version, instanceId)),
     // The process detector would publish the command line, which may hold secrets.
     resourceDetectors: [resources.envDetector],
-    spanProcessors: processors,
-    metricReaders: [],
-    logRecordProcessors: [],
+    spanProcessors: await createSpanProcessors({ ...options, instanceId }),
+    spanLimits: attributeLimit(),
+    metricReaders: [prometheus, ...(await createMetricReaders())],
+    logRecordProcessors: logProcessors,
   });
   sdk.start();
+  const stopObserving = observeProcess();
   return {
+    metricsText: () => textFrom(prometheus),
+    logStream: logProcessors.length > 0 ? createLogRecordStream() : undefined,
     async shutdown() {
       const stopped = sdk.shutdown().catch((error: unknown) => diag.warn("telemetry did not stop cleanly", error));
       await Promise.race([stopped, delay(flushTimeoutMs, undefined, { ref: false })]);
+      stopObserving();
     },
   };
 }
@@ -87,37 +96,37 @@ function describeProcess(version: string, instanceId: string): Partial<Record<At
   };
 }
 
-function batched(exporter: SpanExporter): SpanProcessor {
-  return new BatchSpanProcessor({
-    exporter,
-    scheduledDelayMillis: batchDelayMs,
-    maxQueueSize: maxQueuedSpans,
-    exportTimeoutMillis: exportTimeoutMs,
-  });
+/** The SDK takes what it is given here before its own variables, so it is given nothing where one of them is set. */
+function attributeLimit(): { attributeValueLengthLimit?: number } {
+  const { OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT } = process.env;
+  if (OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT || OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT) return {};
+  return { attributeValueLengthLimit: maxAttributeLength };
 }
 
-/** The exporter of the protocol that the standard variables name; http/protobuf by default. */
-async function createOtlpExporter(): Promise<SpanExporter> {
-  const { OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL } = process.env;
-  const protocol = OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || OTEL_EXPORTER_OTLP_PROTOCOL || "http/protobuf";
-  const { OTLPTraceExporter } = await importExporter(protocol);
-  const { OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, OTEL_EXPORTER_OTLP_TIMEOUT } = process.env;
-  const timeoutMillis = Number(OTEL_EXPORTER_OTLP_TRACES_TIMEOUT || OTEL_EXPORTER_OTLP_TIMEOUT) || exportTimeoutMs;
-  return new OTLPTraceExporter({ timeoutMillis });
+async function createMetricReaders(): Promise<metrics.IMetricReader[]> {
+  const exporter = await createMetricExporter();
+  if (exporter === undefined) return [];
+  const exportIntervalMillis = Number(process.env.OTEL_METRIC_EXPORT_INTERVAL) || metricIntervalMs;
+  const exportTimeoutMillis = Math.min(exportTimeoutMs, exportIntervalMillis);
+  return [new metrics.PeriodicExportingMetricReader({ exporter, exportIntervalMillis, exportTimeoutMillis })];
 }
 
-function importExporter(protocol: string) {
-  switch (protocol) {
-    case "grpc":
-      return import("@opentelemetry/exporter-trace-otlp-grpc");
-    case "http/json":
-      return import("@opentelemetry/exporter-trace-otlp-http");
-    case "http/protobuf":
-      return import("@opentelemetry/exporter-trace-otlp-proto");
-    default:
-      diag.warn(`OTEL_EXPORTER_OTLP_PROTOCOL=${protocol} is not grpc, http/protobuf or http/json; using http/protobuf`);
-      return import("@opentelemetry/exporter-trace-otlp-proto");
-  }
+async function createLogProcessors(): Promise<logs.LogRecordProcessor[]> {
+  const exporter = await createLogExporter();
+  if (exporter === undefined) return [];
+  const limits = { scheduledDelayMillis: logDelayMs, exportTimeoutMillis: exportTimeoutMs };
+  return [new logs.BatchLogRecordProcessor({ exporter, ...limits })];
+}
+
+/** Each series bears the service's name: dashboards then do not depend on how jobs are named. */
+const serializer = new PrometheusSerializer(undefined, false, /^service\.name$/, false, true);
+
+async function textFrom(reader: PrometheusExporter): Promise<string> {
+  if (process.env.OTEL_SDK_DISABLED?.toLowerCase() === "true")
+    return "# OTEL_SDK_DISABLED is set: there are no metrics\n";
+  const { resourceMetrics, errors } = await reader.collect({ timeoutMillis: collectTimeoutMs });
+  for (const error of errors) diag.warn("a metric could not be collected", error);
+  return serializer.serialize(resourceMetrics);
 }
 
 /** OpenTelemetry reports each failed export; people need to hear of it once a minute. */

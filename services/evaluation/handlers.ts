@@ -24,6 +24,7 @@ import { readManifest } from "../../lib/images/manifest.ts";
 import { decide } from "../../lib/nn/gate.ts";
 import { championAlias, type ModelLog } from "../../lib/registry/model-log.ts";
 import { type ChangeOrigin, changeId, type Registry } from "../../lib/registry/registry.ts";
+import { recordMetric } from "../../lib/telemetry/metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { fits, type Measured, measure, readModelManifest } from "./measure.ts";
 
@@ -95,6 +96,8 @@ async function evaluateVersion(
       "millrace.images.count": report.imageCount,
       "millrace.evaluation.accuracy": report.accuracy,
     });
+    recordMetric("millrace.evaluation.images", report.imageCount, { "millrace.model.name": version.name });
+    recordMetric("millrace.evaluation.accuracy", report.accuracy, { "millrace.model.name": version.name });
     return report;
   });
 }
@@ -126,6 +129,8 @@ async function decideOn(
       "millrace.evaluation.champion_version": decision.championVersion,
       "millrace.evaluation.reason": reason,
     });
+    const outcome = { "millrace.model.name": version.name, "millrace.evaluation.promoted": promote };
+    recordMetric("millrace.evaluation.decisions", 1, outcome);
     if (promote) {
       const move = { modelName: version.name, version: version.version, expectedVersion: champion?.version ?? 0 };
       await registry.moveAlias({ ...move, reason }, { ...origin, signal });

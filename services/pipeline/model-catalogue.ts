@@ -4,14 +4,21 @@ import type {
   Model,
   ModelVersion,
   MoveAliasRequest,
+  RollBackRequest,
 } from "../../gen/millrace/v1/model_pb.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { eventIdFrom } from "../../lib/bus/cloud-event.ts";
 import { followEvents } from "../../lib/bus/follow.ts";
 import { registryStream, streamSubjects } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
-import { applyChange, emptyModelLog, type ModelLog, modelFromLog } from "../../lib/registry/model-log.ts";
-import type { Registry } from "../../lib/registry/registry.ts";
+import {
+  applyChange,
+  emptyModelLog,
+  type ModelLog,
+  modelFromLog,
+  requireVersion,
+} from "../../lib/registry/model-log.ts";
+import type { ChangeOrigin, Registry } from "../../lib/registry/registry.ts";
 
 /** All models, as the registry's log tells them, to be read without asking the broker. */
 export interface ModelCatalogue extends AsyncDisposable {
@@ -24,6 +31,8 @@ export interface ModelCatalogue extends AsyncDisposable {
   moves(name: string): AliasMove[];
   /** CONFLICT if the alias does not name the expected version. */
   moveAlias(request: MoveAliasRequest): Promise<AliasMove>;
+  /** MODEL_NOT_FOUND if there was no champion before; CONFLICT if the champion is not the expected version. */
+  rollBack(request: RollBackRequest): Promise<AliasMove>;
   /** Resolves when all that the log held at the start is part of the catalogue. */
   readonly ready: Promise<void>;
 }
@@ -51,17 +60,21 @@ export function openModelCatalogue(bus: Bus, registry: Registry): ModelCatalogue
     versions: (name) => [...requireModel(logs, name).versions.values()].sort((a, b) => b.version - a.version),
     version: (name, selector) => requireVersion(requireModel(logs, name), selector),
     moves: (name) => [...requireModel(logs, name).moves],
-    moveAlias: ({ name, ...move }) => {
-      // Each request is a change of its own, however often the alias has made the same move before.
-      const cause = { id: eventIdFrom(crypto.randomUUID(), "request"), originTraceparent: "" };
-      return registry.moveAlias({ ...move, modelName: name, reason: move.reason || "requested" }, { runId: "", cause });
-    },
+    moveAlias: ({ name, ...move }) =>
+      registry.moveAlias({ ...move, modelName: name, reason: move.reason || "requested" }, aRequest()),
+    rollBack: ({ name, expectedVersion, reason }) =>
+      registry.rollBack({ modelName: name, expectedVersion, reason: reason || "rolled back" }, aRequest()),
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
       stopping.abort();
       await following;
     },
   };
+}
+
+/** Each request is a change of its own, however often the same one has been made before. */
+function aRequest(): ChangeOrigin {
+  return { runId: "", cause: { id: eventIdFrom(crypto.randomUUID(), "request"), originTraceparent: "" } };
 }
 
 function requireModel(logs: ReadonlyMap<string, ModelLog>, name: string): ModelLog {
@@ -72,19 +85,6 @@ function requireModel(logs: ReadonlyMap<string, ModelLog>, name: string): ModelL
     `there is no model "${name}"; there are: ${[...logs.keys()].join(", ") || "none yet"}`,
     {
       details: { model: name },
-    },
-  );
-}
-
-function requireVersion(log: ModelLog, selector: GetModelVersionRequest["selector"]): ModelVersion {
-  const number = selector.case === "alias" ? log.aliases.get(selector.value) : selector.value;
-  const version = log.versions.get(number ?? 0);
-  if (version !== undefined) return version;
-  throw new AppError(
-    "MODEL_NOT_FOUND",
-    `model "${log.name}" has no ${selector.case} "${selector.value}"; ListModelVersions shows what it has`,
-    {
-      details: { model: log.name },
     },
   );
 }

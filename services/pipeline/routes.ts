@@ -3,13 +3,12 @@ import { RunSpecSchema } from "../../gen/millrace/v1/events_pb.ts";
 import { ModelRegistryService } from "../../gen/millrace/v1/model_pb.ts";
 import { PipelineService } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { championAlias } from "../../lib/registry/model-log.ts";
+import { type RpcService, rpcService } from "../../lib/rpc/server.ts";
 import { streamUpdates } from "../../lib/rpc/stream-updates.ts";
 import type { Pipeline } from "./handlers.ts";
 import type { ModelCatalogue } from "./model-catalogue.ts";
 
 const defaultPageSize = 20;
-
-import { type RpcService, rpcService } from "../../lib/rpc/server.ts";
 
 /** The RPC surface for runs. */
 export function pipelineRoutes(pipeline: Pipeline): RpcService {
@@ -37,6 +36,7 @@ export function modelRegistryRoutes(catalogue: ModelCatalogue): RpcService {
     moveAlias: async (request) => ({
       move: await catalogue.moveAlias({ ...request, alias: request.alias || championAlias }),
     }),
+    rollBack: async (request) => ({ move: await catalogue.rollBack(request) }),
     listAliasMoves: ({ name }) => ({ moves: catalogue.moves(name) }),
   });
 }

@@ -1,4 +1,8 @@
-import { create, type Message } from "@bufbuild/protobuf";
+/**
+ * Which version answers, kept equal to the registry's aliases: the champion, a canary that answers a share of the requests, and a shadow
+ * that gets copies. A version goes live whole, loaded and warmed up, or not at all; the one before answers until then.
+ */
+import { create } from "@bufbuild/protobuf";
 import { type Span, trace } from "@opentelemetry/api";
 import {
   type ModelAliasMoved,
@@ -9,17 +13,25 @@ import type { ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
-import { eventTypeOf } from "../../lib/bus/event-types.ts";
 import { followEvents } from "../../lib/bus/follow.ts";
-import { eventStream, eventSubject, registryStream, registrySubject } from "../../lib/bus/subjects.ts";
+import { registryStream, registrySubject } from "../../lib/bus/subjects.ts";
 import { contextFromHeaders } from "../../lib/bus/tracing.ts";
 import { AppError } from "../../lib/errors.ts";
-import type { Logger } from "../../lib/log.ts";
-import { applyChange, championAlias, championOf, emptyModelLog, type ModelLog } from "../../lib/registry/model-log.ts";
+import {
+  applyChange,
+  canaryAlias,
+  championAlias,
+  emptyModelLog,
+  type ModelLog,
+  shadowAlias,
+} from "../../lib/registry/model-log.ts";
 import { withRetries } from "../../lib/retry.ts";
 import { failSpan, withSpan } from "../../lib/telemetry/spans.ts";
+import { announce, type Outcome, toldBefore } from "./announcement.ts";
 import type { BatchSettings } from "./batcher.ts";
+import { createModelCache, type HeldModel, type ModelCache } from "./model-cache.ts";
 import { type LoadedModel, loadModel } from "./serving.ts";
+import { createWorkQueue } from "./work-queue.ts";
 
 export interface DeploymentOptions {
   readonly bus: Bus;
@@ -29,45 +41,72 @@ export interface DeploymentOptions {
   readonly instanceId: string;
   /** How batches are formed until something else is said. */
   readonly batching: BatchSettings;
-  /** Told false when the model that answers has died, and true when there is one again. */
+  /** Most memory in bytes of versions that no alias names. */
+  readonly cacheBytes: number;
+  /** Told false when the champion has died, and true when there is one again. */
   readonly onServing: (serving: boolean) => void;
 }
 
-/** The model that answers, kept equal to the registry's champion. */
+/** What the service answers with. */
 export interface Deployment extends AsyncDisposable {
-  readonly current: () => LoadedModel | undefined;
-  /** How batches are formed, by the model that answers and by every later one. */
+  /** The registry's log of the model, as far as it was read. */
+  readonly log: ModelLog;
+  /** The version that answers under an alias: one that is in memory, whatever the registry says meanwhile. */
+  live(alias: string): LoadedModel | undefined;
+  readonly models: ModelCache;
+  /** How batches are formed, by every model that is in memory and by every later one. */
   batching: BatchSettings;
+  /** Calls back after each change of the log, of what is live, and of what is in memory. Returns how to stop that. */
+  onChange(listener: () => void): () => void;
   /** Resolves when the registry was read and its champion, if it has one, is live. */
   readonly ready: Promise<void>;
 }
 
-/**
- * Follows the registry's log: at the start its replay gives the champion, later each move of the alias gives the next.
- * A model goes live whole, loaded and warmed up, or not at all; the one before answers until then.
- */
-export function followChampion(options: DeploymentOptions): Deployment {
-  const { bus, modelName } = options;
+/** Those whose versions are in memory all the time. The champion first: the others are worth little without it. */
+const servedAliases = [championAlias, canaryAlias, shadowAlias] as const;
+
+/** Follows the registry's log: at the start its replay gives the aliases, later each move of one gives the next version. */
+export function followAliases(options: DeploymentOptions): Deployment {
+  const { bus, modelName, artifacts } = options;
+  const { logger } = bus;
   const stopping = new AbortController();
   const { signal } = stopping;
-  const { batching } = options;
-  const state: DeploymentState = { log: emptyModelLog(modelName), move: undefined, current: undefined, batching };
+  const listeners = new Set<() => void>();
+  const changed = () => {
+    for (const listener of listeners) listener();
+  };
+  const state: DeploymentState = { log: emptyModelLog(modelName), move: undefined, live: new Map() };
+  let { batching } = options;
+  const models = createModelCache({
+    load: async (version, admit) => {
+      const model = await loadModel(version, { artifacts, batching, admit });
+      // It may have changed while the model was loaded.
+      model.setBatching(batching);
+      return model;
+    },
+    budgetBytes: options.cacheBytes,
+    logger,
+    onChange: changed,
+  });
   // Two queues: following waits for neither, and a broker that is away delays what is told, not what is served.
-  const deployments = createQueue(bus.logger, signal);
-  const announcements = createQueue(bus.logger, signal);
-  const deployLatest = () =>
-    deployments.add(async () => {
-      const outcome = await deploy(options, state, { signal, onLost });
-      if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
-    });
-  /** The same model is loaded anew; until then nobody should call here. */
-  const onLost = (model: LoadedModel, error: AppError) => {
-    if (state.current !== model || signal.aborted) return;
-    state.current = undefined;
-    bus.logger.error({ event: "model.lost", error }, `${nameOf(model.version)} can answer no more and is loaded again`);
-    options.onServing(false);
+  const deployments = createWorkQueue("deployment.incomplete", logger, signal);
+  const announcements = createWorkQueue("deployment.untold", logger, signal);
+  /** The same version is loaded anew; until then nobody should call here if it was the champion. */
+  const onLost = (alias: string, { model }: HeldModel, error: AppError) => {
+    if (state.live.get(alias)?.model !== model || signal.aborted) return;
+    state.live.delete(alias);
+    logger.error({ event: "model.lost", error }, `${nameOf(model.version)} can answer no more and is loaded again`);
+    if (alias === championAlias) options.onServing(false);
     void deployLatest();
   };
+  const deploying: Deploying = { options, state, models, signal, onLost };
+  const deployLatest = () =>
+    deployments.add(async () => {
+      const outcome = await deployChampion(deploying);
+      if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
+      for (const alias of servedAliases) if (alias !== championAlias) await deployBeside(deploying, alias);
+      changed();
+    });
   let caughtUp = false;
   let ready = () => {};
   const whenReady = new Promise<void>((resolve) => {
@@ -78,9 +117,10 @@ export function followChampion(options: DeploymentOptions): Deployment {
     filter: registrySubject(modelName),
     onEvent: (event) => {
       state.log = applyChange(state.log, event);
-      if (!movesChampion(event)) return;
-      state.move = event;
-      if (caughtUp) void deployLatest();
+      changed();
+      const alias = movedAlias(event);
+      if (alias === championAlias) state.move = event;
+      if (caughtUp && servedAliases.some((served) => served === alias)) void deployLatest();
     },
     onCaughtUp: () => {
       caughtUp = true;
@@ -89,41 +129,35 @@ export function followChampion(options: DeploymentOptions): Deployment {
     signal,
   });
   return {
-    current: () => state.current,
+    get log() {
+      return state.log;
+    },
+    live: (alias) => state.live.get(alias)?.model,
+    models,
     get batching() {
-      return state.batching;
+      return batching;
     },
     set batching(settings) {
-      state.current?.setBatching(settings);
-      state.batching = settings;
+      for (const model of models.loaded) model.setBatching(settings);
+      batching = settings;
+    },
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
     },
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
       stopping.abort(new AppError("SHUTTING_DOWN", "the prediction service is stopping"));
       await Promise.all([following, deployments.settled(), announcements.settled()]);
-      await state.current?.[Symbol.asyncDispose]();
+      for (const held of state.live.values()) held[Symbol.dispose]();
+      state.live.clear();
+      await models[Symbol.asyncDispose]();
     },
   };
 }
 
-/** Work that is done one piece after another. A piece that fails is logged, unless the service is stopping. */
-function createQueue(logger: Logger, signal: AbortSignal) {
-  let last: Promise<void> = Promise.resolve();
-  return {
-    add: (work: () => Promise<void>): Promise<void> => {
-      last = last.then(work).catch((error: unknown) => {
-        if (!signal.aborted) logger.error({ event: "deployment.incomplete", error }, "a deployment was not completed");
-      });
-      return last;
-    },
-    settled: () => last,
-  };
-}
-
-function movesChampion({ message }: ReceivedEvent): boolean {
-  return (
-    message.$typeName === "millrace.v1.ModelAliasMoved" && (message as ModelAliasMoved).move?.alias === championAlias
-  );
+function movedAlias({ message }: ReceivedEvent): string | undefined {
+  return message.$typeName === "millrace.v1.ModelAliasMoved" ? (message as ModelAliasMoved).move?.alias : undefined;
 }
 
 /** A store or a broker that is away for a moment must not cost a deployment. */
@@ -133,31 +167,25 @@ interface DeploymentState {
   log: ModelLog;
   /** The change that made the champion what it is. */
   move: ReceivedEvent | undefined;
-  current: LoadedModel | undefined;
-  batching: BatchSettings;
+  /** By alias. */
+  readonly live: Map<string, HeldModel>;
 }
 
-/** What there is to tell, and the change that caused it. */
-interface Outcome {
-  readonly cause: ReceivedEvent;
-  readonly event: Message;
-}
-
-interface DeploymentWatch {
+interface Deploying {
+  readonly options: DeploymentOptions;
+  readonly state: DeploymentState;
+  readonly models: ModelCache;
   readonly signal: AbortSignal;
-  /** Called if a model that went live dies. */
-  readonly onLost: (model: LoadedModel, error: AppError) => void;
+  /** Called if a model that is live dies. */
+  readonly onLost: (alias: string, held: HeldModel, error: AppError) => void;
 }
 
 /** Puts the champion into service, unless it is. Returns what the run that trained it shall hear, unless it has heard. */
-async function deploy(
-  options: DeploymentOptions,
-  state: DeploymentState,
-  { signal, onLost }: DeploymentWatch,
-): Promise<Outcome | undefined> {
-  const { log, move } = state;
-  const champion = championOf(log);
-  if (champion === undefined || move === undefined || isLive(champion, state)) return undefined;
+async function deployChampion(deploying: Deploying): Promise<Outcome | undefined> {
+  const { options, state, signal } = deploying;
+  const { move } = state;
+  const champion = wanted(state, championAlias);
+  if (champion === undefined || move === undefined || isLive(state, championAlias, champion)) return undefined;
   const attributes = {
     "millrace.model.name": champion.name,
     "millrace.model.version": champion.version,
@@ -172,9 +200,10 @@ async function deploy(
     : { attributes, parent: context };
   return withSpan("deploy model", settings, async (span) => {
     const startedMs = performance.now();
-    const error = await goLive(options, state, { champion, signal, onLost, span: told ? undefined : span });
+    const error = await goLive(deploying, championAlias, champion, told ? undefined : span);
     if (signal.aborted) return undefined;
     if (error !== undefined) failSpan(span, error);
+    else options.onServing(true);
     if (told) return undefined;
     const durationSeconds = (performance.now() - startedMs) / 1000;
     const identity = { modelName: champion.name, version: champion.version, instanceId: options.instanceId };
@@ -186,75 +215,58 @@ async function deploy(
   });
 }
 
-/** By number as well: the same training, asked for twice, gives two versions of one digest. */
-function isLive({ version, digest }: ModelVersion, { current }: DeploymentState): boolean {
-  return current?.version.version === version && current.version.digest === digest;
+/** Puts a version into service beside the champion, or takes it out. One that cannot be loaded leaves its share to the champion. */
+async function deployBeside(deploying: Deploying, alias: string): Promise<void> {
+  const { state, options } = deploying;
+  const version = wanted(state, alias);
+  if (version !== undefined && isLive(state, alias, version)) return;
+  if (version !== undefined && (await goLive(deploying, alias, version)) === undefined) return;
+  const held = state.live.get(alias);
+  if (held === undefined) return;
+  state.live.delete(alias);
+  held[Symbol.dispose]();
+  options.bus.logger.info({ event: "model.withdrawn", alias }, `${nameOf(held.model.version)} is no ${alias} any more`);
 }
 
-interface Candidate extends DeploymentWatch {
-  readonly champion: ModelVersion;
-  /** Under which the model's first answer shall appear. */
-  readonly span: Span | undefined;
+function wanted({ log }: DeploymentState, alias: string): ModelVersion | undefined {
+  return log.versions.get(log.aliases.get(alias) ?? 0);
+}
+
+/** By number as well: the same training, asked for twice, gives two versions of one digest. */
+function isLive({ live }: DeploymentState, alias: string, { version, digest }: ModelVersion): boolean {
+  const current = live.get(alias)?.model.version;
+  return current?.version === version && current.digest === digest;
 }
 
 const nameOf = ({ name, version }: ModelVersion): string => `model ${name} version ${version}`;
 
-/** Loads the model and switches to it. What went wrong is returned: then the one before answers on. */
+/**
+ * Loads a version and switches an alias to it. What went wrong is returned: then the one before answers on. Its first answer appears
+ * under `span`.
+ */
 async function goLive(
-  { bus, artifacts, onServing }: DeploymentOptions,
-  state: DeploymentState,
-  { champion, signal, onLost, span }: Candidate,
+  { options, state, models, signal, onLost }: Deploying,
+  alias: string,
+  version: ModelVersion,
+  span?: Span,
 ): Promise<AppError | undefined> {
-  const logger = bus.logger.child({ model: champion.name, version: champion.version });
-  const name = nameOf(champion);
+  const logger = options.bus.logger.child({ model: version.name, version: version.version, alias });
+  const name = nameOf(version);
   try {
-    const next = await withRetries(loadRetryPausesMs, signal, () =>
-      loadModel(champion, { artifacts, batching: state.batching }),
-    );
-    // They may have changed while it was loaded.
-    next.setBatching(state.batching);
-    next.firstAnswerParent = span?.spanContext();
-    const previous = state.current;
-    state.current = next;
-    void next.lost.then((error) => onLost(next, error));
-    onServing(true);
-    logger.info({ event: "model.deployed" }, `${name} is live`);
-    void retire(previous, logger);
+    const next = await withRetries(loadRetryPausesMs, signal, () => models.hold(version, { always: true }));
+    next.model.firstAnswerParent = span?.spanContext();
+    const previous = state.live.get(alias);
+    state.live.set(alias, next);
+    void next.model.lost.then((error) => onLost(alias, next, error));
+    logger.info({ event: "model.deployed" }, `${name} is live as ${alias}`);
+    // Answers under way hold it themselves; after them it stays as long as there is room, in case it is wanted back.
+    previous?.[Symbol.dispose]();
     return undefined;
   } catch (thrown) {
     const error = AppError.from(thrown);
     if (signal.aborted) return error;
-    logger.error(
-      { event: "model.deployment_failed", error },
-      `${name} could not go live; what answered before answers on`,
-    );
+    const after = alias === championAlias ? "what answered before answers on" : "the champion answers for it";
+    logger.error({ event: "model.deployment_failed", error }, `${name} could not go live as ${alias}; ${after}`);
     return error;
   }
-}
-
-/** Lets go of a model once its last answer is given; nobody waits for that. */
-async function retire(model: LoadedModel | undefined, logger: Logger): Promise<void> {
-  try {
-    await model?.[Symbol.asyncDispose]();
-  } catch (error) {
-    logger.warn({ event: "model.retirement_failed", error }, "a model that answers no more could not be unloaded");
-  }
-}
-
-/** Tells the run that trained the model. A change that a person made belongs to no run, and nobody is told. */
-async function announce(bus: Bus, { cause, event }: Outcome, signal: AbortSignal): Promise<void> {
-  const runId = cause.correlationId;
-  if (runId !== "") await bus.publish(event, { runId, cause, patient: true, signal });
-}
-
-/** Whether the run has heard of this deployment, from this instance or another. */
-async function toldBefore(
-  bus: Bus,
-  { id, correlationId: runId }: ReceivedEvent,
-  signal: AbortSignal,
-): Promise<boolean> {
-  if (runId === "") return true;
-  const subject = eventSubject(runId, eventTypeOf(ModelDeployedSchema).options.name);
-  const last = await bus.lastEvent(eventStream, subject, { patient: true, signal });
-  return last?.causationId === id;
 }

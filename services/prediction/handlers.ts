@@ -1,6 +1,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
+  type GetModelRequest,
   type GetModelResponse,
   GetModelResponseSchema,
   type PredictBatchRequest,
@@ -11,17 +12,22 @@ import {
   type PredictRequest,
   type PredictResponse,
   PredictResponseSchema,
+  type PredictStreamRequest,
+  type PredictStreamResponse,
+  PredictStreamResponseSchema,
   type UpdateBatchingRequest,
   type UpdateBatchingResponse,
   UpdateBatchingResponseSchema,
   Priority as WirePriority,
 } from "../../gen/millrace/v1/prediction_pb.ts";
+import { AppError } from "../../lib/errors.ts";
+import { answerInOrder } from "../../lib/rpc/answer-in-order.ts";
 import { statusFromError } from "../../lib/rpc/server-errors.ts";
+import { type AnsweringDependencies, type AnsweringModel, choose, decodeFor, withModel } from "./answering.ts";
 import type { Priority } from "./batcher.ts";
-import { decodeFor, type LiveModel, requireModel, withModel } from "./live-model.ts";
-import type { LoadedModel } from "./serving.ts";
+import { servedModel } from "./served-models.ts";
 
-export interface PredictionDependencies extends LiveModel {
+export interface PredictionDependencies extends AnsweringDependencies {
   /** The bytes of an image that a client names by its URL. */
   readonly fetchImage: (url: string, signal: AbortSignal) => Promise<Uint8Array>;
 }
@@ -30,41 +36,61 @@ export interface PredictionDependencies extends LiveModel {
 export interface Prediction {
   /**
    * Classifies an image. IMAGE_UNREADABLE, IMAGE_TOO_LARGE or IMAGE_URL_REFUSED for bad input, DOWNLOAD_FAILED for a URL behind which there
-   * is nothing, QUEUE_FULL if too many wait; the signal's reason as soon as it aborts.
+   * is nothing, MODEL_NOT_FOUND if the version that is named does not exist, QUEUE_FULL if too many wait; the signal's reason as soon as it
+   * aborts.
    */
   predict(request: PredictRequest, signal: AbortSignal): Promise<PredictResponse>;
   /** Classifies several images with one model. What is wrong with one of them is its result. */
   predictBatch(request: PredictBatchRequest, signal: AbortSignal): Promise<PredictBatchResponse>;
-  /** Describes the model that answers. */
-  describe(): GetModelResponse;
+  /** Classifies images as they come, and answers in their order. What is wrong with one of them is its answer. */
+  predictStream(
+    requests: AsyncIterable<PredictStreamRequest>,
+    signal: AbortSignal,
+  ): AsyncGenerator<PredictStreamResponse>;
+  /** Describes the champion or another version, which is loaded if need be. */
+  describe(request: GetModelRequest): Promise<GetModelResponse>;
   /** Changes how batches are formed, and says what holds then. */
   updateBatching(changes: UpdateBatchingRequest): UpdateBatchingResponse;
 }
 
+/** Images of one stream that are worked on at a time; further ones are not read meanwhile. */
+const streamAhead = 64;
+
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
   const { deployment, fetchImage } = dependencies;
+  const predict: Prediction["predict"] = (request, signal) => {
+    const { input, topK, priority, model: selected, routingKey } = request;
+    return withModel(dependencies, { selector: selected?.selector, routingKey }, async (model) => {
+      const settings = { topK, priority: priorityOf(priority), signal, fetchImage };
+      const classes = await classify(model, input, settings);
+      return create(PredictResponseSchema, { ...classes, model: servedModel(model.version) });
+    });
+  };
   return {
-    predict: ({ input, topK, priority }, signal) =>
-      withModel(dependencies, async (model) => {
-        const settings = { topK, priority: priorityOf(priority), signal };
-        const source =
-          input.case === "imageUrl" ? () => fetchImage(input.value, signal) : (input.value ?? new Uint8Array());
-        const classes = await classify(model, source, settings);
-        return create(PredictResponseSchema, { ...classes, model: servedModel(model) });
-      }),
-    predictBatch: ({ images, topK, priority }, signal) =>
-      withModel(dependencies, async (model) => {
-        const settings = { topK, priority: priorityOf(priority), signal };
-        const results = await Promise.all(images.map((image) => resultOf(classify(model, image, settings))));
+    predict,
+    predictBatch: ({ images, topK, priority, model: selected, routingKey }, signal) =>
+      withModel(dependencies, { selector: selected?.selector, routingKey }, async (model) => {
+        const settings = { topK, priority: priorityOf(priority), signal, fetchImage };
+        const classified = images.map((value) => resultOf(classify(model, { case: "image", value }, settings)));
+        const results = await Promise.all(classified);
         signal.throwIfAborted();
-        return create(PredictBatchResponseSchema, { results, model: servedModel(model) });
+        return create(PredictBatchResponseSchema, { results, model: servedModel(model.version) });
       }),
-    describe: () => {
-      const model = requireModel(dependencies);
+    predictStream: (requests, signal) =>
+      answerInOrder(requests, streamAhead, async ({ request }) => {
+        const result = await streamResultOf(request === undefined ? noRequest() : predict(request, signal));
+        signal.throwIfAborted();
+        return create(PredictStreamResponseSchema, { result });
+      }),
+    describe: async ({ model: selected }) => {
+      const selector = selected?.selector ?? ({ case: "alias", value: "champion" } as const);
+      using held = await choose(dependencies, { selector });
+      const { version, manifest, loadedAt } = held.model;
       return create(GetModelResponseSchema, {
-        model: servedModel(model),
-        classes: model.manifest.classes,
-        deployedAt: timestampFromDate(model.deployedAt),
+        model: servedModel(version),
+        classes: manifest.classes,
+        deployedAt: timestampFromDate(loadedAt),
+        ...(manifest.input && { input: manifest.input }),
       });
     },
     updateBatching({ maxBatchSize, maxDelayMs, maxQueueLength }) {
@@ -79,7 +105,7 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   };
 }
 
-interface ClassifySettings {
+interface ClassifySettings extends Pick<PredictionDependencies, "fetchImage"> {
   readonly topK: number;
   readonly priority: Priority;
   readonly signal: AbortSignal;
@@ -89,29 +115,43 @@ interface ClassifySettings {
 interface ClassifiedImage {
   readonly predictions: ReturnType<typeof ranked>;
   readonly timings: MessageInitShape<typeof PredictionTimingsSchema>;
+  readonly predictionId: string;
 }
 
 async function classify(
-  model: LoadedModel,
-  source: Uint8Array | (() => Promise<Uint8Array>),
-  { topK, ...options }: ClassifySettings,
+  model: AnsweringModel,
+  input: PredictRequest["input"],
+  { topK, fetchImage, ...options }: ClassifySettings,
 ): Promise<ClassifiedImage> {
   let [fetchMs, decodeMs] = [0, 0];
   const decode = async (): Promise<Uint8Array> => {
+    if (input.case === "pixels") return checkedPixels(model, input.value);
     const startedMs = performance.now();
-    const image = typeof source === "function" ? await source() : source;
-    const fetchedMs = performance.now();
-    const pixels = await decodeFor(model, image);
-    if (typeof source === "function") fetchMs = fetchedMs - startedMs;
-    decodeMs = performance.now() - fetchedMs;
+    const image = input.case === "imageUrl" ? await fetchImage(input.value, options.signal) : input.value;
+    if (input.case === "imageUrl") fetchMs = performance.now() - startedMs;
+    const pixels = await decodeFor(model, image ?? new Uint8Array());
+    decodeMs = performance.now() - startedMs - fetchMs;
     return pixels;
   };
   const { output, queuedMs: queueMs, batchSize } = await model.classify(decode, options);
-  const { probabilities, inferenceMs } = output;
+  const { probabilities, inferenceMs, predictionId } = output;
   return {
     predictions: ranked(probabilities, model.manifest.classes, topK),
     timings: { fetchMs, decodeMs, queueMs, inferenceMs, batchSize },
+    predictionId,
   };
+}
+
+function checkedPixels({ version, manifest }: AnsweringModel, pixels: Uint8Array): Uint8Array {
+  const { channels = 0, height = 0, width = 0 } = manifest.input ?? {};
+  if (pixels.length === channels * height * width) return pixels;
+  const needed = `${channels} x ${height} x ${width} = ${channels * height * width} bytes`;
+  const text = `pixels has ${pixels.length} bytes; version ${version.version} takes channels x height x width, ${needed}`;
+  throw new AppError("INVALID_REQUEST", text, { details: { field: "pixels" } });
+}
+
+async function noRequest(): Promise<never> {
+  throw new AppError("INVALID_REQUEST", "the message has no request", { details: { field: "request" } });
 }
 
 /** An image's classes or its error. */
@@ -120,6 +160,14 @@ async function resultOf(classes: Promise<ClassifiedImage>): Promise<MessageInitS
     return { result: { case: "classes", value: await classes } };
   } catch (error) {
     return { result: { case: "error", value: statusFromError(error) } };
+  }
+}
+
+async function streamResultOf(response: Promise<PredictResponse>) {
+  try {
+    return { case: "response", value: await response } as const;
+  } catch (error) {
+    return { case: "error", value: statusFromError(error) } as const;
   }
 }
 
@@ -134,14 +182,4 @@ export function ranked(probabilities: Float32Array, classes: readonly string[], 
     .map((label, classIndex) => ({ label, classIndex, probability: probabilities[classIndex] ?? 0 }))
     .sort((a, b) => b.probability - a.probability)
     .slice(0, topK === 0 ? undefined : topK);
-}
-
-function servedModel({ version }: LoadedModel) {
-  return {
-    name: version.name,
-    version: version.version,
-    digest: version.digest,
-    datasetDigest: version.lineage?.datasetDigest ?? "",
-    runId: version.lineage?.runId ?? "",
-  };
 }

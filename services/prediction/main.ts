@@ -1,17 +1,52 @@
 import { z } from "zod";
 import { defineConfig } from "../../lib/config.ts";
 import { createImageFetcher } from "../../lib/images/image-url.ts";
-import { defaultModelName } from "../../lib/registry/model-log.ts";
-import { runService } from "../../lib/service.ts";
-import { followChampion } from "./deployment.ts";
+import { championAlias, defaultModelName } from "../../lib/registry/model-log.ts";
+import { runService, type ServiceContext, type ServiceParts } from "../../lib/service.ts";
+import { observeServing, type ServingState } from "../../lib/telemetry/serving-metrics.ts";
+import { createAnswerLog } from "./answer-log.ts";
+import { type Deployment, followAliases } from "./deployment.ts";
+import { createFeedback } from "./feedback.ts";
 import { createPrediction } from "./handlers.ts";
 import { createOpenInference } from "./open-inference/inference.ts";
 import { createOpenInferenceRest } from "./open-inference/rest.ts";
 import { openInferenceRoutes } from "./open-inference/routes.ts";
 import { predictionRoutes } from "./routes.ts";
 
-const schema = defineConfig("prediction", {
-  modelName: z.string().default(defaultModelName).describe("name of the model whose champion answers"),
+const settings = {
+  modelName: z.string().default(defaultModelName).describe("name of the model whose versions answer"),
+  modelMemoryMb: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(256)
+    .describe("the most megabytes of memory for versions that no alias names, 0 or more; 0 keeps and loads none"),
+  eventIntervalMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(600_000)
+    .default(5_000)
+    .describe("milliseconds after which answers are published as an event, 0 to 600000; 0 publishes none"),
+  keptImageShare: z.coerce
+    .number()
+    .min(0)
+    .max(1)
+    .default(0)
+    .describe("the share of answers whose images are kept as artifacts, 0 to 1"),
+  driftWindow: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(1_000)
+    .describe("the number of answers that are compared with the data set at a time; 0 compares none"),
+  workers: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(256)
+    .default(1)
+    .describe("the number of processes that share the port, 1 to 256; each has its own models in memory"),
   maxBatchSize: z.coerce
     .number()
     .int()
@@ -39,19 +74,51 @@ const schema = defineConfig("prediction", {
     .describe(
       "the hosts that images may be fetched from, separated by commas, such as images.example.org, *.example.org or * for any; none by default",
     ),
-});
+};
 
-await runService(schema, ({ config, logger, bus, artifacts, instanceId, setServing }) => {
+await runService(defineConfig("prediction", settings), buildPrediction, { workers: ({ workers }) => workers });
+
+function buildPrediction({
+  config,
+  logger,
+  bus,
+  artifacts,
+  instanceId,
+  setServing,
+}: ServiceContext<typeof settings>): ServiceParts {
   const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength } = config;
-  const batching = { maxBatchSize, maxDelayMs, maxQueueLength };
-  const deployment = followChampion({ bus, artifacts, modelName, instanceId, batching, onServing: setServing });
-  const dependencies = { deployment, modelName };
-  const fetchImage = createImageFetcher(config.imageUrlHosts);
+  const deployment = followAliases({
+    bus,
+    artifacts,
+    modelName,
+    instanceId,
+    batching: { maxBatchSize, maxDelayMs, maxQueueLength },
+    cacheBytes: config.modelMemoryMb * 1024 ** 2,
+    onServing: setServing,
+  });
+  const answers = createAnswerLog({
+    bus,
+    artifacts,
+    instanceId,
+    intervalMs: config.eventIntervalMs,
+    imageShare: config.keptImageShare,
+    driftWindow: config.driftWindow,
+  });
+  const dependencies = { deployment, answers };
+  const prediction = createPrediction({ ...dependencies, fetchImage: createImageFetcher(config.imageUrlHosts) });
+  const feedback = createFeedback({ bus, artifacts, deployment });
   const inference = createOpenInference(dependencies);
+  const stopObserving = observeServing(() => servingState(deployment));
   return {
-    routes: [predictionRoutes(createPrediction({ ...dependencies, fetchImage })), openInferenceRoutes(inference)],
+    routes: [predictionRoutes({ prediction, feedback, deployment }), openInferenceRoutes(inference)],
     fallback: createOpenInferenceRest(inference, logger),
     ready: deployment.ready,
-    resources: [deployment],
+    resources: [deployment, answers, { [Symbol.asyncDispose]: async () => stopObserving() }],
   };
-});
+}
+
+/** The longest queue counts: each model has its own, with the same limit. */
+function servingState({ batching, live, models }: Deployment): ServingState {
+  const queueLength = Math.max(0, ...models.loaded.map((model) => model.queueLength));
+  return { queueLength, queueLimit: batching.maxQueueLength, model: live(championAlias)?.version };
+}

@@ -1,13 +1,30 @@
 import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
 import { type RpcService, rpcService } from "../../lib/rpc/server.ts";
+import { streamUpdates } from "../../lib/rpc/stream-updates.ts";
+import type { Deployment } from "./deployment.ts";
+import type { Feedback } from "./feedback.ts";
 import type { Prediction } from "./handlers.ts";
+import { listServedModels, watchServedModels } from "./served-models.ts";
+
+export interface PredictionRoutes {
+  readonly prediction: Prediction;
+  readonly feedback: Feedback;
+  readonly deployment: Pick<Deployment, "log" | "live" | "models" | "onChange">;
+}
 
 /** The RPC surface of the prediction service. */
-export function predictionRoutes(prediction: Prediction): RpcService {
+export function predictionRoutes({ prediction, feedback, deployment }: PredictionRoutes): RpcService {
   return rpcService(PredictionService, {
     predict: (request, { signal }) => prediction.predict(request, signal),
     predictBatch: (request, { signal }) => prediction.predictBatch(request, signal),
-    getModel: () => prediction.describe(),
+    predictStream: (requests, { signal }) => prediction.predictStream(requests, signal),
+    getModel: (request) => prediction.describe(request),
+    listServedModels: () => ({ models: listServedModels(deployment) }),
+    watchServedModels: (_request, { signal: callerSignal }) =>
+      streamUpdates(callerSignal, (send, signal) =>
+        watchServedModels(deployment, (models) => send({ models }), signal),
+      ),
+    sendFeedback: (request, { signal }) => feedback.send(request, signal),
     updateBatching: (changes) => prediction.updateBatching(changes),
   });
 }

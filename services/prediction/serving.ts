@@ -5,6 +5,7 @@ import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { AppError } from "../../lib/errors.ts";
 import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
+import { recordBatch, recordInference } from "../../lib/telemetry/serving-metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { type Batched, type BatchSettings, createBatcher, type SubmitOptions } from "./batcher.ts";
 
@@ -25,13 +26,15 @@ export interface LoadedModel extends AsyncDisposable {
    * there is room for one more.
    */
   classify(decode: () => Promise<Uint8Array>, options?: SubmitOptions): Promise<Batched<Classification>>;
+  /** Images that wait or are being decoded. */
+  readonly queueLength: number;
   /** How batches are formed from now on. */
   setBatching(settings: BatchSettings): void;
   /** Resolves with the reason if the model can no longer answer, because its thread has died. */
   readonly lost: Promise<AppError>;
-  readonly deployedAt: Date;
-  /** Keeps the model in memory until the lease is disposed of: an answer under way is finished with the model it began with. */
-  lease(): Disposable;
+  readonly loadedAt: Date;
+  /** About what the model takes. */
+  readonly memoryBytes: number;
   /** Span of the deployment, under which the model's first answer appears in the run's trace. */
   firstAnswerParent: SpanContext | undefined;
 }
@@ -42,17 +45,27 @@ const warmUpRuns = 3;
 export interface LoadOptions {
   readonly artifacts: ArtifactStore;
   readonly batching: BatchSettings;
+  /** Called with the memory that the model will take, in bytes, before it takes it; throws if there is no room. */
+  readonly admit?: (bytes: number) => void;
+}
+
+/** What a version is, read from the store and checked against its digest. */
+export async function readModelManifest(version: ModelVersion, artifacts: ArtifactStore): Promise<ModelManifest> {
+  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
+  return fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
 }
 
 /** Loads a version from the store, checked against its digests, and warms it up. */
-export async function loadModel(version: ModelVersion, { artifacts, batching }: LoadOptions): Promise<LoadedModel> {
+export async function loadModel(version: ModelVersion, options: LoadOptions): Promise<LoadedModel> {
+  const { artifacts, batching, admit } = options;
   const attributes = {
     "millrace.model.name": version.name,
     "millrace.model.version": version.version,
     "millrace.model.digest": version.digest,
   };
-  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
-  const manifest = fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
+  const manifest = await readModelManifest(version, artifacts);
+  const memoryBytes = memoryOf(manifest);
+  admit?.(memoryBytes);
   const onnx = await readBytes(artifacts, manifest.onnx?.digest ?? "");
   const worker = await withSpan("load model", { attributes }, () => createInferenceWorker({ onnx, intraOpThreads: 1 }));
   try {
@@ -61,30 +74,42 @@ export async function loadModel(version: ModelVersion, { artifacts, batching }: 
     await worker[Symbol.asyncDispose]();
     throw thrown;
   }
-  const leases = createLeases();
   const batcher = createBatcher({
     settings: batching,
-    run: (images: readonly Uint8Array[]) => runBatch(worker, images),
+    run: async (images: readonly Uint8Array[]) => {
+      const { classifications, durationMs } = await runBatch(worker, images);
+      recordInference(version, durationMs);
+      return classifications;
+    },
+    onDispatch: recordBatch,
   });
   return {
     version,
     manifest,
     lost: worker.lost,
     classify: batcher.submit,
+    get queueLength() {
+      return batcher.queueLength;
+    },
     setBatching(settings) {
       batcher.settings = settings;
     },
-    deployedAt: new Date(),
-    lease: leases.take,
+    loadedAt: new Date(),
+    memoryBytes,
     firstAnswerParent: undefined,
-    [Symbol.asyncDispose]: async () => {
-      await leases.returned();
-      await worker[Symbol.asyncDispose]();
-    },
+    [Symbol.asyncDispose]: () => worker[Symbol.asyncDispose](),
   };
 }
 
-async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]): Promise<Classification[]> {
+/** A thread with its heap and ONNX Runtime's session, and the weights: in the file, as they were read, and packed for the processor. */
+const threadBytes = 48 * 1024 ** 2;
+const copiesOfWeights = 3;
+
+function memoryOf({ onnx }: ModelManifest): number {
+  return threadBytes + copiesOfWeights * Number(onnx?.sizeBytes ?? 0n);
+}
+
+async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]) {
   const pixels = new Uint8Array(images.reduce((sum, { length }) => sum + length, 0));
   let start = 0;
   for (const image of images) {
@@ -93,30 +118,13 @@ async function runBatch(worker: InferenceWorker, images: readonly Uint8Array[]):
   }
   const { probabilities, durationMs } = await worker.run(pixels, images.length, { transfer: true });
   const classes = probabilities.length / images.length;
-  return images.map((_, index) => ({
-    probabilities: probabilities.subarray(index * classes, (index + 1) * classes),
-    inferenceMs: durationMs,
-  }));
-}
-
-function createLeases() {
-  let count = 0;
-  let allReturned = () => {};
-  const release = () => {
-    count--;
-    if (count === 0) allReturned();
-  };
-  return {
-    take: (): Disposable => {
-      count++;
-      return { [Symbol.dispose]: release };
-    },
-    returned: (): Promise<void> =>
-      new Promise((resolve) => {
-        allReturned = resolve;
-        if (count === 0) resolve();
-      }),
-  };
+  const classifications = images.map(
+    (_, index): Classification => ({
+      probabilities: probabilities.subarray(index * classes, (index + 1) * classes),
+      inferenceMs: durationMs,
+    }),
+  );
+  return { classifications, durationMs };
 }
 
 async function warmUp(worker: InferenceWorker, { input }: ModelManifest): Promise<void> {

@@ -8,6 +8,7 @@ import {
   TrainingProgressSchema,
 } from "../../gen/millrace/v1/training_pb.ts";
 import type * as nn from "../../lib/nn/training.ts";
+import { recordMetric } from "../../lib/telemetry/metrics.ts";
 import { startSpan } from "../../lib/telemetry/spans.ts";
 
 /** An epoch in the words of the API. */
@@ -30,6 +31,23 @@ export function progressFrom(progress: nn.TrainingProgress): TrainingProgress {
 function measuresFrom(measures: nn.EpochMeasures) {
   const { epoch, epochs, loss, accuracy, learningRate, imagesPerSecond, remainingMs } = measures;
   return { epoch, epochs, loss, accuracy, learningRate, imagesPerSecond, remainingSeconds: remainingMs / 1000 };
+}
+
+/** Where a training stands, as metrics. Also at the end of an epoch, which alone has a validation accuracy. */
+export function recordTraining(network: string, measures: nn.EpochMeasures & { validationAccuracy?: number }): void {
+  const { imagesPerSecond, epoch, loss, accuracy, validationAccuracy } = measures;
+  const attributes = { "millrace.network.name": network };
+  recordMetric("millrace.training.throughput", imagesPerSecond, attributes);
+  recordMetric("millrace.training.epoch", epoch, attributes);
+  recordMetric("millrace.training.loss", loss, attributes);
+  recordMetric("millrace.training.accuracy", accuracy, attributes);
+  if (validationAccuracy === undefined) return;
+  recordMetric("millrace.training.validation_accuracy", validationAccuracy, attributes);
+}
+
+/** A training has ended, however it did. What it has come to stays to be seen. */
+export function recordTrainingEnd(network: string): void {
+  recordMetric("millrace.training.throughput", 0, { "millrace.network.name": network });
 }
 
 /** Why a training ended, in the words of the API. */

@@ -11,7 +11,13 @@ import {
   createMilestones,
   type UsableCheckpoint,
 } from "./checkpoints.ts";
-import { createEpochSpans, epochMetricsFrom, progressFrom } from "./epoch-metrics.ts";
+import {
+  createEpochSpans,
+  epochMetricsFrom,
+  progressFrom,
+  recordTraining,
+  recordTrainingEnd,
+} from "./epoch-metrics.ts";
 import type { TrainingDependencies, TrainingListeners } from "./handlers.ts";
 
 /** A training whose data set and configuration are known. */
@@ -43,7 +49,7 @@ export function createTrainingJobs(dependencies: TrainingDependencies): Training
   let leaving: Promise<unknown> = Promise.resolve();
   return {
     async run(options) {
-      const { signal } = options.training;
+      const { network, signal } = options.training;
       const data = await loadTrainingData(dependencies.artifacts, options.training);
       await orAborted(leaving, signal);
       const { job, checkpoints, epochSpans } = startJob(dependencies, data, options);
@@ -60,6 +66,7 @@ export function createTrainingJobs(dependencies: TrainingDependencies): Training
         stopListening();
         leaving = Promise.all([leaving, job.cancel()]);
         epochSpans.dispose();
+        recordTrainingEnd(network);
       }
     },
   };
@@ -83,9 +90,11 @@ function startJob(
     {
       onProgress(progress) {
         epochSpans.begin((1000 * progress.step * config.batchSize) / progress.imagesPerSecond);
+        recordTraining(network, progress);
         listeners.onProgress?.(progressFrom(progress));
       },
       onEpoch(epoch) {
+        recordTraining(network, epoch);
         const metrics = epochMetricsFrom(epoch);
         epochSpans.end(metrics);
         milestones.ended(metrics);

@@ -51,11 +51,12 @@ suite("the trace of a run", () => {
     const root = find("RequestRun");
     const sent = find("send millrace.v1.{run}.run.requested");
     const processed = find("process millrace.v1.{run}.run.requested");
+    const received = find("receive millrace.v1.{run}.run.requested");
     const sentOn = find("send millrace.v1.{run}.dataset.prepared");
-    const parents = [sent, processed, sentOn].map((span) => span.parentSpanContext?.spanId);
+    const parents = [sent, received, processed, sentOn].map((span) => span.parentSpanContext?.spanId);
     assert.deepEqual(
       parents,
-      [root, sent, processed].map((span) => span.spanContext().spanId),
+      [root, sent, sent, processed].map((span) => span.spanContext().spanId),
     );
     assert.equal(new Set(spans.map((span) => span.spanContext().traceId)).size, 1);
     assert.deepEqual([sent.kind, processed.kind], [SpanKind.PRODUCER, SpanKind.CONSUMER]);

@@ -3,16 +3,30 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import type { Worker } from "node:worker_threads";
 import { create } from "@bufbuild/protobuf";
-import { LineageSchema } from "../../gen/millrace/v1/model_pb.ts";
+import { LineageSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
-import { createRegistry } from "../../lib/registry/registry.ts";
-import { followChampion } from "../../services/prediction/deployment.ts";
+import type { ArtifactStore } from "../../lib/artifacts/store.ts";
+import type { Bus } from "../../lib/bus/bus.ts";
+import { type ChangeOrigin, createRegistry, type Registry } from "../../lib/registry/registry.ts";
+import { type DeploymentOptions, followAliases } from "../../services/prediction/deployment.ts";
 import { eventually, openTestBus } from "../helpers/bus.ts";
 import { startNats } from "../helpers/nats-server.ts";
 import { storeModel } from "../helpers/served-model.ts";
 import { tempFolder } from "../helpers/temp-folder.ts";
 
 const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+
+const pixels = async () => new Uint8Array(16 * 16 * 3);
+const from = (id: string): ChangeOrigin => ({ runId: "", cause: { id, originTraceparent: "" } });
+
+function options(bus: Bus, artifacts: ArtifactStore): DeploymentOptions {
+  const cacheBytes = 2 ** 40;
+  return { bus, artifacts, modelName: "test", instanceId: "i1", batching, cacheBytes, onServing: () => undefined };
+}
+
+function register(registry: Registry, { name, digest, manifest }: ModelVersion, cause: string) {
+  return registry.register({ name, digest, manifest, lineage: create(LineageSchema) }, from(cause));
+}
 
 /** The threads that this process starts while the test runs. */
 function collectThreads(t: TestContext): Worker[] {
@@ -29,25 +43,22 @@ test("when the thread of the model that answers dies, health says so until the m
   await using bus = await openTestBus(nats);
   await using artifacts = await openFolderStore(await tempFolder(t));
   const registry = createRegistry(bus);
-  const { name, digest, manifest } = await storeModel(artifacts);
-  const origin = { runId: "", cause: { id: "c1", originTraceparent: "" } };
-  await registry.register({ name, digest, manifest, lineage: create(LineageSchema) }, origin);
-  await registry.moveAlias({ modelName: name, version: 1, reason: "the first" }, origin);
+  await register(registry, await storeModel(artifacts), "c1");
+  await registry.moveAlias({ modelName: "test", version: 1, reason: "the first" }, from("c1"));
 
   const serving: boolean[] = [];
   const onServing = (now: boolean) => serving.push(now);
-  await using deployment = followChampion({ bus, artifacts, modelName: name, instanceId: "i1", batching, onServing });
+  await using deployment = followAliases({ ...options(bus, artifacts), onServing });
   await deployment.ready;
-  const first = deployment.current();
+  const first = deployment.live("champion");
   assert.ok(first);
-  const pixels = async () => new Uint8Array(16 * 16 * 3);
   const { output } = await first.classify(pixels);
 
   deployment.batching = { ...batching, maxBatchSize: 3 };
   const waiting = first.classify(pixels).catch((error: unknown) => error);
   for (const thread of threads) await thread.terminate();
   const second = await eventually("the model is loaded again", () => {
-    const model = deployment.current();
+    const model = deployment.live("champion");
     return model !== first && model;
   });
   assert.deepEqual(serving, [true, false, true]);
@@ -56,4 +67,55 @@ test("when the thread of the model that answers dies, health says so until the m
   // What was under way is answered one way or the other; the error says to come again.
   const settled = await waiting;
   if (settled instanceof Error) assert.equal((settled as Error & { code?: string }).code, "MODEL_NOT_READY");
+});
+
+test("canary and shadow come, change and go with their aliases, and a canary that becomes champion is none any more", async (t) => {
+  const nats = await startNats(t);
+  await using bus = await openTestBus(nats);
+  await using artifacts = await openFolderStore(await tempFolder(t));
+  const registry = createRegistry(bus);
+  for (const version of [1, 2, 3]) await register(registry, await storeModel(artifacts, { version }), `c${version}`);
+  const move = (alias: string, version: number, share?: number) =>
+    registry.moveAlias({ modelName: "test", alias, version, reason: "tried", share }, from(crypto.randomUUID()));
+  await move("champion", 1);
+  await using deployment = followAliases(options(bus, artifacts));
+  await deployment.ready;
+  const versionOf = (alias: string) => deployment.live(alias)?.version.version;
+  const becomes = (expected: Record<string, number | undefined>) =>
+    eventually(`${JSON.stringify(expected)} are live`, () =>
+      Object.entries(expected).every(([alias, version]) => versionOf(alias) === version),
+    );
+
+  await move("canary", 2, 0.25);
+  await move("shadow", 3);
+  await becomes({ champion: 1, canary: 2, shadow: 3 });
+  assert.deepEqual(Object.fromEntries(deployment.log.shares), { canary: 0.25, shadow: 1 });
+  await move("champion", 2);
+  await becomes({ champion: 2, canary: undefined, shadow: 3 });
+  await move("shadow", 0);
+  await becomes({ champion: 2, shadow: undefined });
+  await registry.rollBack({ modelName: "test", reason: "worse after all" }, from("r1"));
+  await becomes({ champion: 1, canary: undefined });
+});
+
+test("a version that cannot be loaded leaves the champion and takes no share as canary", async (t) => {
+  const nats = await startNats(t);
+  await using bus = await openTestBus(nats);
+  await using artifacts = await openFolderStore(await tempFolder(t));
+  const registry = createRegistry(bus);
+  await register(registry, await storeModel(artifacts), "c1");
+  const missing = { ...(await storeModel(artifacts)), digest: `sha256:${"0".repeat(64)}` };
+  await register(registry, missing, "c2");
+  const move = (alias: string, version: number) =>
+    registry.moveAlias({ modelName: "test", alias, version, reason: "tried" }, from(`${alias} ${version}`));
+  await move("champion", 1);
+  await using deployment = followAliases(options(bus, artifacts));
+  await deployment.ready;
+  await move("canary", 2);
+  const broken = deployment.log.versions.get(2) ?? missing;
+  await eventually("it was tried", () => deployment.models.state(broken).kind === "failed");
+  await move("champion", 2);
+  await eventually("the registry's log has come", () => deployment.log.aliases.get("champion") === 2);
+  assert.equal(deployment.live("champion")?.version.version, 1);
+  assert.equal(deployment.live("canary"), undefined);
 });

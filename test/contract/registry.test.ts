@@ -180,4 +180,54 @@ suite("the registry", { concurrency: 3 }, () => {
     await bus.jsm.streams.delete(registryStream);
     assert.equal((await registry.register(newVersion("d3"), from("c3"))).version, 1);
   });
+
+  test("goes back one champion at a time, and not beyond the first", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    const registry = createRegistry(bus);
+    for (const n of [1, 2, 3]) await registry.register(newVersion(`d${n}`), from(`v${n}`));
+    for (const version of [1, 2, 3])
+      await registry.moveAlias({ modelName: "m", version, reason: "better" }, from(`m${version}`));
+    const back = (id: string, expectedVersion?: number) =>
+      registry.rollBack({ modelName: "m", reason: "worse", expectedVersion }, from(id));
+    await assert.rejects(back("b0", 2), isCode("CONFLICT", /names version 3, not 2/));
+    assert.deepEqual(
+      [(await back("b1", 3)).version, (await back("b1")).version],
+      [2, 2],
+      "the same request goes back once",
+    );
+    assert.equal((await back("b2")).version, 1);
+    await assert.rejects(back("b3"), isCode("MODEL_NOT_FOUND", /no champion before/));
+    await registry.moveAlias({ modelName: "m", version: 3, reason: "after all" }, from("m4"));
+    assert.equal((await back("b4")).version, 1);
+    assert.equal(championOf(await registry.read("m"))?.version, 1);
+  });
+
+  test("gives canary and shadow shares, takes them away, and ends them when their version becomes champion", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    const registry = createRegistry(bus);
+    for (const n of [1, 2, 3]) await registry.register(newVersion(`d${n}`), from(`v${n}`));
+    let moves = 0;
+    const move = (alias: string, version: number, share?: number) =>
+      registry.moveAlias({ modelName: "m", alias, version, share, reason: "tried" }, from(`m${moves++}`));
+    const named = async () => {
+      const { aliases, shares } = await registry.read("m");
+      return [Object.fromEntries(aliases), Object.fromEntries(shares)];
+    };
+    await move("champion", 1);
+    assert.equal((await move("canary", 2)).share, 0.1);
+    await move("shadow", 3, 0.5);
+    await move("stable", 1);
+    const all = { champion: 1, canary: 2, shadow: 3, stable: 1 };
+    assert.deepEqual(await named(), [all, { canary: 0.1, shadow: 0.5 }]);
+    await move("champion", 2);
+    assert.deepEqual(await named(), [{ champion: 2, shadow: 3, stable: 1 }, { shadow: 0.5 }]);
+    await move("shadow", 0);
+    assert.deepEqual(await named(), [{ champion: 2, stable: 1 }, {}]);
+    await assert.rejects(move("shadow", 0), isCode("MODEL_NOT_FOUND", /no alias shadow/));
+    await assert.rejects(move("champion", 0), isCode("INVALID_REQUEST", /without a champion/));
+    await assert.rejects(move("stable", 1, 0.5), isCode("INVALID_REQUEST", /canary and shadow do/));
+    await assert.rejects(move("canary", 3, 1.5), isCode("INVALID_REQUEST", /from 0 to 1/));
+  });
 });

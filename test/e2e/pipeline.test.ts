@@ -4,16 +4,23 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { createClient as createConnectClient } from "@connectrpc/connect";
-import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import sharp from "sharp";
 import { DatasetService } from "../../gen/millrace/v1/dataset_pb.ts";
 import { EvaluationService } from "../../gen/millrace/v1/evaluation_pb.ts";
+import type { PredictionCompleted } from "../../gen/millrace/v1/events_pb.ts";
 import { RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
-import { PredictionService, PredictRequestSchema, type PredictResponse } from "../../gen/millrace/v1/prediction_pb.ts";
+import {
+  PredictionService,
+  PredictRequestSchema,
+  type PredictResponse,
+  ServedModelState,
+} from "../../gen/millrace/v1/prediction_pb.ts";
 import { TrainingService } from "../../gen/millrace/v1/training_pb.ts";
+import { predictionStream, predictionSubject } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
 import { createClient } from "../../lib/rpc/client.ts";
-import { eventually } from "../helpers/bus.ts";
+import { eventually, openTestBus, storedEvents } from "../helpers/bus.ts";
 import { type FinishedRun, type Platform, smallRun, startPlatform } from "../helpers/platform.ts";
 import { createStack } from "../helpers/stack.ts";
 
@@ -125,6 +132,49 @@ test("several images in one call get an answer each, and a broken one its error"
   assert.equal(model?.runId, finished.run.runId);
 });
 
+test("a stream of images is answered in its order over gRPC, one at a time and many at once", async () => {
+  const transport = createGrpcTransport({ baseUrl: predictionUrl() });
+  const client = createConnectClient(PredictionService, transport);
+  const images = [await picture(), Buffer.from("no image"), await picture()];
+  async function* requests() {
+    for (let n = 0; n < 100; n++) {
+      yield { request: { input: { case: "image", value: images[n % 3] ?? Buffer.alloc(0) }, topK: 3 } } as const;
+    }
+  }
+  const cases: (string | undefined)[] = [];
+  for await (const { result } of client.predictStream(requests())) {
+    cases.push(result.case);
+    if (result.case === "response") checkAnswer(result.value);
+  }
+  const expected = Array.from({ length: 100 }, (_, n) => (n % 3 === 1 ? "error" : "response"));
+  assert.deepEqual(cases, expected);
+});
+
+test("what was answered is told in events, and feedback on it is stored", async () => {
+  const client = createClient(PredictionService, { address: platform.services.addresses.prediction, retry: false });
+  const { predictionId, predictions } = await predictOverGrpc(await picture());
+  const [best] = predictions;
+  assert.deepEqual((await client.sendFeedback({ predictionId, label: best?.label ?? "" })).correct, true);
+  await assert.rejects(client.sendFeedback({ predictionId, label: "unicorn" }), hasCode("INVALID_REQUEST"));
+  const { models } = await client.listServedModels({});
+  client.close();
+  assert.deepEqual(
+    models.map(({ model, aliases, state }) => [model?.version, aliases, state]),
+    [[1, ["champion"], ServedModelState.READY]],
+  );
+  await using bus = await openTestBus(platform.nats);
+  await eventually("the answer is told", async () => {
+    const events = await storedEvents(bus, predictionSubject("default", "prediction.completed"), predictionStream);
+    const told = events.flatMap(({ message }) => (message as unknown as PredictionCompleted).predictions);
+    return told.some((prediction) => prediction.predictionId === predictionId);
+  });
+  const feedback = await storedEvents(bus, predictionSubject("default", "prediction.feedback"), predictionStream);
+  assert.deepEqual(
+    feedback.map(({ correlationId }) => correlationId),
+    [finished.run.runId],
+  );
+});
+
 test("bytes that are no image are an error that says so", async () => {
   await assert.rejects(predictOverGrpc(Buffer.from("no image at all")), hasCode("IMAGE_UNREADABLE"));
   const invalid = create(PredictRequestSchema);
@@ -209,14 +259,14 @@ test("a run that is cancelled in training stops and leaves no model", async () =
   assert.equal(next.run.status, RunStatus.SUCCEEDED);
 });
 
-test("rolling back is moving the alias, and the prediction service follows", async () => {
+test("rolling back is one call, and the prediction service follows", async () => {
   // The same training again gives an equal model, which the gate lets through.
   const { run } = await platform.run({ spec: smallRun });
   await platform.answersWith(run.modelVersion);
   assert.equal(run.decision?.promote, true, run.decision?.checks.map(({ message }) => message).join("; "));
   const name = "default";
   await assert.rejects(platform.registry.moveAlias({ name, version: 1, expectedVersion: 99 }), hasCode("CONFLICT"));
-  await platform.registry.moveAlias({ name, version: 1, expectedVersion: run.modelVersion, reason: "a test" });
+  await platform.registry.rollBack({ name, expectedVersion: run.modelVersion, reason: "a test" });
   await platform.answersWith(1);
 });
 

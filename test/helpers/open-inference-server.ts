@@ -1,25 +1,24 @@
 /** The Open Inference Protocol over both its wires, as the prediction service serves it, with a model that is small and untrained. */
 import type { TestContext } from "node:test";
 import { createLogger } from "../../lib/log.ts";
+import { championAlias } from "../../lib/registry/model-log.ts";
 import { createHealth } from "../../lib/rpc/health.ts";
 import { createRpcServer, type ListeningServer } from "../../lib/rpc/server.ts";
 import { createOpenInference } from "../../services/prediction/open-inference/inference.ts";
 import { createOpenInferenceRest } from "../../services/prediction/open-inference/rest.ts";
 import { openInferenceRoutes } from "../../services/prediction/open-inference/routes.ts";
-import type { LoadedModel } from "../../services/prediction/serving.ts";
-import { startServedModel } from "./served-model.ts";
+import { startServing } from "./served-model.ts";
 import { tempFolder } from "./temp-folder.ts";
 
 export interface OpenInferenceServer extends ListeningServer {
-  /** Takes the model away, as before the first one is live. */
-  unload(): void;
+  /** Takes the champion away, as before the first one is live. */
+  withdraw(): void;
 }
 
 export async function startOpenInference(t: TestContext): Promise<OpenInferenceServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
-  const model = await startServedModel(await tempFolder(t), batching);
-  let current: LoadedModel | undefined = model;
-  const inference = createOpenInference({ deployment: { current: () => current, batching }, modelName: "test" });
+  const serving = await startServing(await tempFolder(t), { batching, versions: 2 });
+  const inference = createOpenInference(serving);
   const logger = createLogger({ service: "test", level: "silent" });
   const server = createRpcServer({
     services: [openInferenceRoutes(inference)],
@@ -30,10 +29,7 @@ export async function startOpenInference(t: TestContext): Promise<OpenInferenceS
   const listening = await server.listen({ host: "127.0.0.1", port: 0 });
   t.after(async () => {
     await listening.close(1_000);
-    await model[Symbol.asyncDispose]();
+    await serving[Symbol.asyncDispose]();
   });
-  const unload = () => {
-    current = undefined;
-  };
-  return { ...listening, unload };
+  return { ...listening, withdraw: () => serving.withdraw(championAlias) };
 }

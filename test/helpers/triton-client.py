@@ -26,12 +26,19 @@ with grpc.InferenceServerClient(address) as client:
     assert client.get_server_metadata().name == "millrace"
     assert client.get_model_metadata("test").inputs[1].name == "pixels"
     answers["grpc"] = infer(client, grpc)
+    client.load_model("test")
+    client.unload_model("test")
+    index = client.get_model_repository_index().models
+    assert [(model.version, model.state) for model in index][-1] == ("1", "READY")
 
 with http.InferenceServerClient(address) as client:
     assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("test", "1")
     assert client.get_server_metadata()["name"] == "millrace"
     assert client.get_model_metadata("test")["inputs"][1]["name"] == "pixels"
     answers["http, binary"] = infer(client, http)
+    client.load_model("test")
+    client.unload_model("test")
+    assert client.get_model_repository_index()[-1]["state"] == "READY"
     answers["http, json"] = infer(client, http, binary_data=False)
     try:
         client.get_model_metadata("other")

@@ -8,7 +8,8 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
-import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Artifact } from "./artifact_pb.ts";
 import { file_millrace_v1_artifact } from "./artifact_pb.ts";
 import type { Dataset, DatasetProgress, DatasetSpec } from "./dataset_pb.ts";
@@ -26,7 +27,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file millrace/v1/events.proto.
  */
 export const file_millrace_v1_events: GenFile = /*@__PURE__*/
-  fileDesc("ChhtaWxscmFjZS92MS9ldmVudHMucHJvdG8SC21pbGxyYWNlLnYxIsIBCgdSdW5TcGVjEikKB2RhdGFzZXQYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYxIrCgh0cmFpbmluZxgCIAEoCzIZLm1pbGxyYWNlLnYxLlRyYWluaW5nU3BlYxIlCgRnYXRlGAMgASgLMhcubWlsbHJhY2UudjEuR2F0ZVBvbGljeRI4Cgptb2RlbF9uYW1lGAQgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTlfLV17MCw2Mn0pPyQiXAoMUnVuUmVxdWVzdGVkEiIKBHNwZWMYASABKAsyFC5taWxscmFjZS52MS5SdW5TcGVjOiiquxgkCg1ydW4ucmVxdWVzdGVkEghwaXBlbGluZRoJaW5nZXN0aW9uIl4KDFJ1bkNhbmNlbGxlZBIOCgZyZWFzb24YASABKAk6Pqq7GDoKDXJ1bi5jYW5jZWxsZWQSCHBpcGVsaW5lGglpbmdlc3Rpb24aCHRyYWluaW5nGgpldmFsdWF0aW9uIpwBCglSdW5GYWlsZWQSDQoFc3RhZ2UYASABKAkSDAoEY29kZRgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGF0dGVtcHRzGAQgASgNEhwKFGRlYWRfbGV0dGVyX3NlcXVlbmNlGAUgASgEOjGquxgtCgpydW4uZmFpbGVkEglpbmdlc3Rpb24SCHRyYWluaW5nEgpldmFsdWF0aW9uIloKDkRhdGFzZXRTdGFydGVkEiYKBHNwZWMYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYzogqrsYHAoPZGF0YXNldC5zdGFydGVkEglpbmdlc3Rpb24iaAoRRGF0YXNldFByb2dyZXNzZWQSLgoIcHJvZ3Jlc3MYASABKAsyHC5taWxscmFjZS52MS5EYXRhc2V0UHJvZ3Jlc3M6I6q7GB8KEmRhdGFzZXQucHJvZ3Jlc3NlZBIJaW5nZXN0aW9uIqMBCg9EYXRhc2V0UHJlcGFyZWQSJQoHZGF0YXNldBgBIAEoCzIULm1pbGxyYWNlLnYxLkRhdGFzZXQSIgoEc3BlYxgCIAEoCzIULm1pbGxyYWNlLnYxLlJ1blNwZWMSGAoQZHVyYXRpb25fc2Vjb25kcxgDIAEoATorqrsYJwoQZGF0YXNldC5wcmVwYXJlZBIJaW5nZXN0aW9uGgh0cmFpbmluZyLLAQoPVHJhaW5pbmdTdGFydGVkEg8KB25ldHdvcmsYASABKAkSMAoPaHlwZXJwYXJhbWV0ZXJzGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0cmFpbl9pbWFnZXMYAyABKA0SDgoGZW5naW5lGAQgASgJEhYKDnJlc3VtZWRfZXBvY2hzGAUgASgNEhUKDXJlc3VtZWRfc3RlcHMYBiABKA06IKq7GBwKEHRyYWluaW5nLnN0YXJ0ZWQSCHRyYWluaW5nImoKElRyYWluaW5nUHJvZ3Jlc3NlZBIvCghwcm9ncmVzcxgBIAEoCzIdLm1pbGxyYWNlLnYxLlRyYWluaW5nUHJvZ3Jlc3M6I6q7GB8KE3RyYWluaW5nLnByb2dyZXNzZWQSCHRyYWluaW5nIocBChRUcmFpbmluZ0NoZWNrcG9pbnRlZBIOCgZlcG9jaHMYASABKA0SDQoFc3RlcHMYAiABKA0SKQoKY2hlY2twb2ludBgDIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0OiWquxghChV0cmFpbmluZy5jaGVja3BvaW50ZWQSCHRyYWluaW5nIpkBChZUcmFpbmluZ0Vwb2NoQ29tcGxldGVkEioKB21ldHJpY3MYASABKAsyGS5taWxscmFjZS52MS5FcG9jaE1ldHJpY3MSKQoKY2hlY2twb2ludBgCIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0OiiquxgkChh0cmFpbmluZy5lcG9jaF9jb21wbGV0ZWQSCHRyYWluaW5nItABCgxNb2RlbFRyYWluZWQSKAoFbW9kZWwYASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb24SIgoEc3BlYxgCIAEoCzIULm1pbGxyYWNlLnYxLlJ1blNwZWMSGAoQZHVyYXRpb25fc2Vjb25kcxgDIAEoARItCgdzdW1tYXJ5GAQgASgLMhwubWlsbHJhY2UudjEuVHJhaW5pbmdTdW1tYXJ5OimquxglCg1tb2RlbC50cmFpbmVkEgh0cmFpbmluZxoKZXZhbHVhdGlvbiJeChFFdmFsdWF0aW9uU3RhcnRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA06JKq7GCAKEmV2YWx1YXRpb24uc3RhcnRlZBIKZXZhbHVhdGlvbiJyChRFdmFsdWF0aW9uUHJvZ3Jlc3NlZBIxCghwcm9ncmVzcxgBIAEoCzIfLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25Qcm9ncmVzczonqrsYIwoVZXZhbHVhdGlvbi5wcm9ncmVzc2VkEgpldmFsdWF0aW9uIqEBCg5Nb2RlbEV2YWx1YXRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SLQoGcmVwb3J0GAMgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydBIYChBkdXJhdGlvbl9zZWNvbmRzGAQgASgBOiGquxgdCg9tb2RlbC5ldmFsdWF0ZWQSCmV2YWx1YXRpb24isgEKDU1vZGVsUHJvbW90ZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEisKCGRlY2lzaW9uGAMgASgLMhkubWlsbHJhY2UudjEuR2F0ZURlY2lzaW9uEi0KBnJlcG9ydBgEIAEoCzIdLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25SZXBvcnQ6IKq7GBwKDm1vZGVsLnByb21vdGVkEgpldmFsdWF0aW9uIrIBCg1Nb2RlbFJlamVjdGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIrCghkZWNpc2lvbhgDIAEoCzIZLm1pbGxyYWNlLnYxLkdhdGVEZWNpc2lvbhItCgZyZXBvcnQYBCABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiCquxgcCg5tb2RlbC5yZWplY3RlZBIKZXZhbHVhdGlvbiKFAQoNTW9kZWxEZXBsb3llZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSGAoQZHVyYXRpb25fc2Vjb25kcxgEIAEoATogqrsYHAoObW9kZWwuZGVwbG95ZWQSCnByZWRpY3Rpb24imwEKFU1vZGVsRGVwbG95bWVudEZhaWxlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSDAoEY29kZRgEIAEoCRIPCgdtZXNzYWdlGAUgASgJOimquxglChdtb2RlbC5kZXBsb3ltZW50X2ZhaWxlZBIKcHJlZGljdGlvbiJqChZNb2RlbFZlcnNpb25SZWdpc3RlcmVkEioKB3ZlcnNpb24YASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb246JKq7GCAKEnZlcnNpb24ucmVnaXN0ZXJlZBIIdHJhaW5pbmcgASJ+ChVNb2RlbFZlcnNpb25FdmFsdWF0ZWQSDwoHdmVyc2lvbhgBIAEoDRItCgZyZXBvcnQYAiABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiWquxghChF2ZXJzaW9uLmV2YWx1YXRlZBIKZXZhbHVhdGlvbiABIm4KD01vZGVsQWxpYXNNb3ZlZBIkCgRtb3ZlGAEgASgLMhYubWlsbHJhY2UudjEuQWxpYXNNb3ZlOjWquxgxCgthbGlhcy5tb3ZlZBIKZXZhbHVhdGlvbhIIcGlwZWxpbmUaCnByZWRpY3Rpb24gAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation, file_millrace_v1_model, file_millrace_v1_options, file_millrace_v1_training]);
+  fileDesc("ChhtaWxscmFjZS92MS9ldmVudHMucHJvdG8SC21pbGxyYWNlLnYxIsIBCgdSdW5TcGVjEikKB2RhdGFzZXQYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYxIrCgh0cmFpbmluZxgCIAEoCzIZLm1pbGxyYWNlLnYxLlRyYWluaW5nU3BlYxIlCgRnYXRlGAMgASgLMhcubWlsbHJhY2UudjEuR2F0ZVBvbGljeRI4Cgptb2RlbF9uYW1lGAQgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTlfLV17MCw2Mn0pPyQiXAoMUnVuUmVxdWVzdGVkEiIKBHNwZWMYASABKAsyFC5taWxscmFjZS52MS5SdW5TcGVjOiiquxgkCg1ydW4ucmVxdWVzdGVkEghwaXBlbGluZRoJaW5nZXN0aW9uIl4KDFJ1bkNhbmNlbGxlZBIOCgZyZWFzb24YASABKAk6Pqq7GDoKDXJ1bi5jYW5jZWxsZWQSCHBpcGVsaW5lGglpbmdlc3Rpb24aCHRyYWluaW5nGgpldmFsdWF0aW9uIpwBCglSdW5GYWlsZWQSDQoFc3RhZ2UYASABKAkSDAoEY29kZRgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGF0dGVtcHRzGAQgASgNEhwKFGRlYWRfbGV0dGVyX3NlcXVlbmNlGAUgASgEOjGquxgtCgpydW4uZmFpbGVkEglpbmdlc3Rpb24SCHRyYWluaW5nEgpldmFsdWF0aW9uIloKDkRhdGFzZXRTdGFydGVkEiYKBHNwZWMYASABKAsyGC5taWxscmFjZS52MS5EYXRhc2V0U3BlYzogqrsYHAoPZGF0YXNldC5zdGFydGVkEglpbmdlc3Rpb24iaAoRRGF0YXNldFByb2dyZXNzZWQSLgoIcHJvZ3Jlc3MYASABKAsyHC5taWxscmFjZS52MS5EYXRhc2V0UHJvZ3Jlc3M6I6q7GB8KEmRhdGFzZXQucHJvZ3Jlc3NlZBIJaW5nZXN0aW9uIqMBCg9EYXRhc2V0UHJlcGFyZWQSJQoHZGF0YXNldBgBIAEoCzIULm1pbGxyYWNlLnYxLkRhdGFzZXQSIgoEc3BlYxgCIAEoCzIULm1pbGxyYWNlLnYxLlJ1blNwZWMSGAoQZHVyYXRpb25fc2Vjb25kcxgDIAEoATorqrsYJwoQZGF0YXNldC5wcmVwYXJlZBIJaW5nZXN0aW9uGgh0cmFpbmluZyLLAQoPVHJhaW5pbmdTdGFydGVkEg8KB25ldHdvcmsYASABKAkSMAoPaHlwZXJwYXJhbWV0ZXJzGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0cmFpbl9pbWFnZXMYAyABKA0SDgoGZW5naW5lGAQgASgJEhYKDnJlc3VtZWRfZXBvY2hzGAUgASgNEhUKDXJlc3VtZWRfc3RlcHMYBiABKA06IKq7GBwKEHRyYWluaW5nLnN0YXJ0ZWQSCHRyYWluaW5nImoKElRyYWluaW5nUHJvZ3Jlc3NlZBIvCghwcm9ncmVzcxgBIAEoCzIdLm1pbGxyYWNlLnYxLlRyYWluaW5nUHJvZ3Jlc3M6I6q7GB8KE3RyYWluaW5nLnByb2dyZXNzZWQSCHRyYWluaW5nIocBChRUcmFpbmluZ0NoZWNrcG9pbnRlZBIOCgZlcG9jaHMYASABKA0SDQoFc3RlcHMYAiABKA0SKQoKY2hlY2twb2ludBgDIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0OiWquxghChV0cmFpbmluZy5jaGVja3BvaW50ZWQSCHRyYWluaW5nIpkBChZUcmFpbmluZ0Vwb2NoQ29tcGxldGVkEioKB21ldHJpY3MYASABKAsyGS5taWxscmFjZS52MS5FcG9jaE1ldHJpY3MSKQoKY2hlY2twb2ludBgCIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0OiiquxgkChh0cmFpbmluZy5lcG9jaF9jb21wbGV0ZWQSCHRyYWluaW5nItABCgxNb2RlbFRyYWluZWQSKAoFbW9kZWwYASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb24SIgoEc3BlYxgCIAEoCzIULm1pbGxyYWNlLnYxLlJ1blNwZWMSGAoQZHVyYXRpb25fc2Vjb25kcxgDIAEoARItCgdzdW1tYXJ5GAQgASgLMhwubWlsbHJhY2UudjEuVHJhaW5pbmdTdW1tYXJ5OimquxglCg1tb2RlbC50cmFpbmVkEgh0cmFpbmluZxoKZXZhbHVhdGlvbiJeChFFdmFsdWF0aW9uU3RhcnRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA06JKq7GCAKEmV2YWx1YXRpb24uc3RhcnRlZBIKZXZhbHVhdGlvbiJyChRFdmFsdWF0aW9uUHJvZ3Jlc3NlZBIxCghwcm9ncmVzcxgBIAEoCzIfLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25Qcm9ncmVzczonqrsYIwoVZXZhbHVhdGlvbi5wcm9ncmVzc2VkEgpldmFsdWF0aW9uIqEBCg5Nb2RlbEV2YWx1YXRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SLQoGcmVwb3J0GAMgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydBIYChBkdXJhdGlvbl9zZWNvbmRzGAQgASgBOiGquxgdCg9tb2RlbC5ldmFsdWF0ZWQSCmV2YWx1YXRpb24isgEKDU1vZGVsUHJvbW90ZWQSEgoKbW9kZWxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEisKCGRlY2lzaW9uGAMgASgLMhkubWlsbHJhY2UudjEuR2F0ZURlY2lzaW9uEi0KBnJlcG9ydBgEIAEoCzIdLm1pbGxyYWNlLnYxLkV2YWx1YXRpb25SZXBvcnQ6IKq7GBwKDm1vZGVsLnByb21vdGVkEgpldmFsdWF0aW9uIrIBCg1Nb2RlbFJlamVjdGVkEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIrCghkZWNpc2lvbhgDIAEoCzIZLm1pbGxyYWNlLnYxLkdhdGVEZWNpc2lvbhItCgZyZXBvcnQYBCABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiCquxgcCg5tb2RlbC5yZWplY3RlZBIKZXZhbHVhdGlvbiKFAQoNTW9kZWxEZXBsb3llZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSGAoQZHVyYXRpb25fc2Vjb25kcxgEIAEoATogqrsYHAoObW9kZWwuZGVwbG95ZWQSCnByZWRpY3Rpb24imwEKFU1vZGVsRGVwbG95bWVudEZhaWxlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSDAoEY29kZRgEIAEoCRIPCgdtZXNzYWdlGAUgASgJOimquxglChdtb2RlbC5kZXBsb3ltZW50X2ZhaWxlZBIKcHJlZGljdGlvbiJqChZNb2RlbFZlcnNpb25SZWdpc3RlcmVkEioKB3ZlcnNpb24YASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb246JKq7GCAKEnZlcnNpb24ucmVnaXN0ZXJlZBIIdHJhaW5pbmcgASJ+ChVNb2RlbFZlcnNpb25FdmFsdWF0ZWQSDwoHdmVyc2lvbhgBIAEoDRItCgZyZXBvcnQYAiABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0OiWquxghChF2ZXJzaW9uLmV2YWx1YXRlZBIKZXZhbHVhdGlvbiABIm4KD01vZGVsQWxpYXNNb3ZlZBIkCgRtb3ZlGAEgASgLMhYubWlsbHJhY2UudjEuQWxpYXNNb3ZlOjWquxgxCgthbGlhcy5tb3ZlZBIKZXZhbHVhdGlvbhIIcGlwZWxpbmUaCnByZWRpY3Rpb24gASKgAgoTUHJlZGljdGlvbkNvbXBsZXRlZBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSNQoLcHJlZGljdGlvbnMYBCADKAsyIC5taWxscmFjZS52MS5Db21wbGV0ZWRQcmVkaWN0aW9uEhgKEGxvc3RfcHJlZGljdGlvbnMYBSABKAQSJQoGaW1hZ2VzGAYgASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3QSLQoGc2hhZG93GAcgASgLMh0ubWlsbHJhY2UudjEuU2hhZG93Q29tcGFyaXNvbjooqrsYJAoUcHJlZGljdGlvbi5jb21wbGV0ZWQSCnByZWRpY3Rpb24oASKUAQoTQ29tcGxldGVkUHJlZGljdGlvbhIVCg1wcmVkaWN0aW9uX2lkGAEgASgJEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2NsYXNzX2luZGV4GAMgASgNEhMKC3Byb2JhYmlsaXR5GAQgASgCEhIKCmltYWdlX2tlcHQYBSABKAgicgoQU2hhZG93Q29tcGFyaXNvbhIPCgd2ZXJzaW9uGAEgASgNEhAKCGNvbXBhcmVkGAIgASgNEg4KBmFncmVlZBgDIAEoDRIOCgZmYWlsZWQYBCABKA0SGwoTbWVhbl9tYXhfZGlmZmVyZW5jZRgFIAEoASK4AQoSUHJlZGljdGlvbkZlZWRiYWNrEhIKCm1vZGVsX25hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIVCg1wcmVkaWN0aW9uX2lkGAMgASgJEh0KFXByZWRpY3RlZF9jbGFzc19pbmRleBgEIAEoDRINCgVsYWJlbBgFIAEoCRIPCgdjb3JyZWN0GAYgASgIOiequxgjChNwcmVkaWN0aW9uLmZlZWRiYWNrEgpwcmVkaWN0aW9uKAEiswEKD1ByZWRpY3Rpb25EcmlmdBISCgptb2RlbF9uYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKA0SEwoLaW5zdGFuY2VfaWQYAyABKAkSEwoLcHJlZGljdGlvbnMYBCABKA0SKwoIbWVhc3VyZXMYBSADKAsyGS5taWxscmFjZS52MS5EcmlmdE1lYXN1cmU6JKq7GCAKEHByZWRpY3Rpb24uZHJpZnQSCnByZWRpY3Rpb24oASKFAQoMRHJpZnRNZWFzdXJlEgwKBG5hbWUYASABKAkSDwoHZHJpZnRlZBgCIAEoCBIQCghkaXN0YW5jZRgDIAEoARIRCgl0aHJlc2hvbGQYBCABKAESEAoIZXhwZWN0ZWQYBSADKAESDgoGYWN0dWFsGAYgAygBEg8KB21lc3NhZ2UYByABKAliBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation, file_millrace_v1_model, file_millrace_v1_options, file_millrace_v1_training]);
 
 /**
  * What a run shall do, from images to a decision.
@@ -756,4 +757,334 @@ export type ModelAliasMoved = Message<"millrace.v1.ModelAliasMoved"> & {
  */
 export const ModelAliasMovedSchema: GenMessage<ModelAliasMoved> = /*@__PURE__*/
   messageDesc(file_millrace_v1_events, 21);
+
+/**
+ * Images were classified: one event for the answers of some seconds, all by one version.
+ *
+ * @generated from message millrace.v1.PredictionCompleted
+ */
+export type PredictionCompleted = Message<"millrace.v1.PredictionCompleted"> & {
+  /**
+   * Name of the model.
+   *
+   * @generated from field: string model_name = 1;
+   */
+  modelName: string;
+
+  /**
+   * Number of the version.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * Id of the service instance.
+   *
+   * @generated from field: string instance_id = 3;
+   */
+  instanceId: string;
+
+  /**
+   * The answers, in the order in which they were given.
+   *
+   * @generated from field: repeated millrace.v1.CompletedPrediction predictions = 4;
+   */
+  predictions: CompletedPrediction[];
+
+  /**
+   * Answers before these that are in no event, because the broker was away for too long.
+   *
+   * @generated from field: uint64 lost_predictions = 5;
+   */
+  lostPredictions: bigint;
+
+  /**
+   * Pixels of those answers whose images are kept, in their order: unsigned 8-bit values, images x channels x height x width. Not set
+   * unless the service is set up to keep some.
+   *
+   * @generated from field: millrace.v1.Artifact images = 6;
+   */
+  images?: Artifact | undefined;
+
+  /**
+   * What the shadow version said to the same images; not set without one.
+   *
+   * @generated from field: millrace.v1.ShadowComparison shadow = 7;
+   */
+  shadow?: ShadowComparison | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.PredictionCompleted.
+ * Use `create(PredictionCompletedSchema)` to create a new message.
+ */
+export const PredictionCompletedSchema: GenMessage<PredictionCompleted> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 22);
+
+/**
+ * One answer.
+ *
+ * @generated from message millrace.v1.CompletedPrediction
+ */
+export type CompletedPrediction = Message<"millrace.v1.CompletedPrediction"> & {
+  /**
+   * The answer's prediction_id.
+   *
+   * @generated from field: string prediction_id = 1;
+   */
+  predictionId: string;
+
+  /**
+   * When it was given.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 2;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * Index of the most probable class.
+   *
+   * @generated from field: uint32 class_index = 3;
+   */
+  classIndex: number;
+
+  /**
+   * Probability of that class, 0..1.
+   *
+   * @generated from field: float probability = 4;
+   */
+  probability: number;
+
+  /**
+   * Whether the image is among those that are kept.
+   *
+   * @generated from field: bool image_kept = 5;
+   */
+  imageKept: boolean;
+};
+
+/**
+ * Describes the message millrace.v1.CompletedPrediction.
+ * Use `create(CompletedPredictionSchema)` to create a new message.
+ */
+export const CompletedPredictionSchema: GenMessage<CompletedPrediction> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 23);
+
+/**
+ * How another version answered the same requests, without anybody seeing its answers.
+ *
+ * @generated from message millrace.v1.ShadowComparison
+ */
+export type ShadowComparison = Message<"millrace.v1.ShadowComparison"> & {
+  /**
+   * Number of that version.
+   *
+   * @generated from field: uint32 version = 1;
+   */
+  version: number;
+
+  /**
+   * Images that both have classified.
+   *
+   * @generated from field: uint32 compared = 2;
+   */
+  compared: number;
+
+  /**
+   * Of these, those to which both gave the same class.
+   *
+   * @generated from field: uint32 agreed = 3;
+   */
+  agreed: number;
+
+  /**
+   * Images that the shadow version could not classify, or had no time for.
+   *
+   * @generated from field: uint32 failed = 4;
+   */
+  failed: number;
+
+  /**
+   * Mean over the images of the largest difference between two probabilities.
+   *
+   * @generated from field: double mean_max_difference = 5;
+   */
+  meanMaxDifference: number;
+};
+
+/**
+ * Describes the message millrace.v1.ShadowComparison.
+ * Use `create(ShadowComparisonSchema)` to create a new message.
+ */
+export const ShadowComparisonSchema: GenMessage<ShadowComparison> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 24);
+
+/**
+ * Somebody said what an image really was.
+ *
+ * @generated from message millrace.v1.PredictionFeedback
+ */
+export type PredictionFeedback = Message<"millrace.v1.PredictionFeedback"> & {
+  /**
+   * Name of the model.
+   *
+   * @generated from field: string model_name = 1;
+   */
+  modelName: string;
+
+  /**
+   * Number of the version that had answered.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * The answer's prediction_id.
+   *
+   * @generated from field: string prediction_id = 3;
+   */
+  predictionId: string;
+
+  /**
+   * Index of the class that was answered.
+   *
+   * @generated from field: uint32 predicted_class_index = 4;
+   */
+  predictedClassIndex: number;
+
+  /**
+   * Name of the true class.
+   *
+   * @generated from field: string label = 5;
+   */
+  label: string;
+
+  /**
+   * Whether the answer had named it.
+   *
+   * @generated from field: bool correct = 6;
+   */
+  correct: boolean;
+};
+
+/**
+ * Describes the message millrace.v1.PredictionFeedback.
+ * Use `create(PredictionFeedbackSchema)` to create a new message.
+ */
+export const PredictionFeedbackSchema: GenMessage<PredictionFeedback> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 25);
+
+/**
+ * What comes in, or what is answered, no longer resembles the data set that the version was measured on.
+ *
+ * @generated from message millrace.v1.PredictionDrift
+ */
+export type PredictionDrift = Message<"millrace.v1.PredictionDrift"> & {
+  /**
+   * Name of the model.
+   *
+   * @generated from field: string model_name = 1;
+   */
+  modelName: string;
+
+  /**
+   * Number of the version.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * Id of the service instance.
+   *
+   * @generated from field: string instance_id = 3;
+   */
+  instanceId: string;
+
+  /**
+   * Answers that were looked at.
+   *
+   * @generated from field: uint32 predictions = 4;
+   */
+  predictions: number;
+
+  /**
+   * Each quantity that was compared, those that did not drift included.
+   *
+   * @generated from field: repeated millrace.v1.DriftMeasure measures = 5;
+   */
+  measures: DriftMeasure[];
+};
+
+/**
+ * Describes the message millrace.v1.PredictionDrift.
+ * Use `create(PredictionDriftSchema)` to create a new message.
+ */
+export const PredictionDriftSchema: GenMessage<PredictionDrift> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 26);
+
+/**
+ * One quantity, as it should be and as it is.
+ *
+ * @generated from message millrace.v1.DriftMeasure
+ */
+export type DriftMeasure = Message<"millrace.v1.DriftMeasure"> & {
+  /**
+   * Stable name: "label_distribution", "channel_mean_0" for the first channel and so on.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Whether it has drifted.
+   *
+   * @generated from field: bool drifted = 2;
+   */
+  drifted: boolean;
+
+  /**
+   * How far it is off: for the labels the population stability index, for a channel its shift in standard deviations of a pixel.
+   *
+   * @generated from field: double distance = 3;
+   */
+  distance: number;
+
+  /**
+   * Distance above which it counts as drifted.
+   *
+   * @generated from field: double threshold = 4;
+   */
+  threshold: number;
+
+  /**
+   * What the data set has: the share of each class in the answers to its test images, or the channel's mean, 0..1.
+   *
+   * @generated from field: repeated double expected = 5;
+   */
+  expected: number[];
+
+  /**
+   * What was seen: the same of the answers looked at.
+   *
+   * @generated from field: repeated double actual = 6;
+   */
+  actual: number[];
+
+  /**
+   * The same in a sentence.
+   *
+   * @generated from field: string message = 7;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message millrace.v1.DriftMeasure.
+ * Use `create(DriftMeasureSchema)` to create a new message.
+ */
+export const DriftMeasureSchema: GenMessage<DriftMeasure> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_events, 27);
 

@@ -19,7 +19,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file millrace/v1/model.proto.
  */
 export const file_millrace_v1_model: GenFile = /*@__PURE__*/
-  fileDesc("ChdtaWxscmFjZS92MS9tb2RlbC5wcm90bxILbWlsbHJhY2UudjEiEwoRTGlzdE1vZGVsc1JlcXVlc3QiOAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiIKBm1vZGVscxgBIAMoCzISLm1pbGxyYWNlLnYxLk1vZGVsIksKGExpc3RNb2RlbFZlcnNpb25zUmVxdWVzdBIvCgRuYW1lGAEgASgJQiG6SB5yHDIaXlthLXowLTldW2EtejAtOV8tXXswLDYyfSQiSAoZTGlzdE1vZGVsVmVyc2lvbnNSZXNwb25zZRIrCgh2ZXJzaW9ucxgBIAMoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbiKAAQoWR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBIvCgRuYW1lGAEgASgJQiG6SB5yHDIaXlthLXowLTldW2EtejAtOV8tXXswLDYyfSQSEQoHdmVyc2lvbhgCIAEoDUgAEg8KBWFsaWFzGAMgASgJSABCEQoIc2VsZWN0b3ISBbpIAggBIkUKF0dldE1vZGVsVmVyc2lvblJlc3BvbnNlEioKB3ZlcnNpb24YASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb24i4AEKEE1vdmVBbGlhc1JlcXVlc3QSLwoEbmFtZRgBIAEoCUIhukgechwyGl5bYS16MC05XVthLXowLTlfLV17MCw2Mn0kEjMKBWFsaWFzGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTlfLV17MCw2Mn0pPyQSGAoHdmVyc2lvbhgDIAEoDUIHukgEKgIgABIdChBleHBlY3RlZF92ZXJzaW9uGAQgASgNSACIAQESGAoGcmVhc29uGAUgASgJQgi6SAVyAxiACEITChFfZXhwZWN0ZWRfdmVyc2lvbiI5ChFNb3ZlQWxpYXNSZXNwb25zZRIkCgRtb3ZlGAEgASgLMhYubWlsbHJhY2UudjEuQWxpYXNNb3ZlIkgKFUxpc3RBbGlhc01vdmVzUmVxdWVzdBIvCgRuYW1lGAEgASgJQiG6SB5yHDIaXlthLXowLTldW2EtejAtOV8tXXswLDYyfSQiPwoWTGlzdEFsaWFzTW92ZXNSZXNwb25zZRIlCgVtb3ZlcxgBIAMoCzIWLm1pbGxyYWNlLnYxLkFsaWFzTW92ZSKPAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIWCg5sYXRlc3RfdmVyc2lvbhgCIAEoDRIwCgdhbGlhc2VzGAMgAygLMh8ubWlsbHJhY2UudjEuTW9kZWwuQWxpYXNlc0VudHJ5Gi4KDEFsaWFzZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBIvMBCgxNb2RlbFZlcnNpb24SDAoEbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEg4KBmRpZ2VzdBgDIAEoCRInCghtYW5pZmVzdBgEIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0EiUKB2xpbmVhZ2UYBSABKAsyFC5taWxscmFjZS52MS5MaW5lYWdlEjEKCmV2YWx1YXRpb24YBiABKAsyHS5taWxscmFjZS52MS5FdmFsdWF0aW9uUmVwb3J0EjEKDXJlZ2lzdGVyZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIr0BCgdMaW5lYWdlEg4KBnJ1bl9pZBgBIAEoCRIWCg5kYXRhc2V0X2RpZ2VzdBgCIAEoCRIPCgduZXR3b3JrGAMgASgJEjAKD2h5cGVycGFyYW1ldGVycxgEIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFAoMY29kZV92ZXJzaW9uGAUgASgJEg4KBmVuZ2luZRgGIAEoCRIQCgh0cmFjZV9pZBgHIAEoCRIPCgdzcGFuX2lkGAggASgJIuwCCg1Nb2RlbE1hbmlmZXN0EiYKBWlucHV0GAEgASgLMhcubWlsbHJhY2UudjEuSW1hZ2VTaGFwZRIPCgdjbGFzc2VzGAIgAygJEiMKBG9ubngYAyABKAsyFS5taWxscmFjZS52MS5BcnRpZmFjdBIrCgxsYXllcnNfbW9kZWwYBCABKAsyFS5taWxscmFjZS52MS5BcnRpZmFjdBItCg5sYXllcnNfd2VpZ2h0cxgFIAEoCzIVLm1pbGxyYWNlLnYxLkFydGlmYWN0EiUKB2xpbmVhZ2UYBiABKAsyFC5taWxscmFjZS52MS5MaW5lYWdlEhUKDWNoYW5uZWxfbWVhbnMYByADKAESGgoSY2hhbm5lbF9kZXZpYXRpb25zGAggAygBEhcKD3BhcmFtZXRlcl9jb3VudBgJIAEoBBIuCg90cmFpbmluZ19jdXJ2ZXMYCiABKAsyFS5taWxscmFjZS52MS5BcnRpZmFjdCKhAQoJQWxpYXNNb3ZlEgwKBG5hbWUYASABKAkSDQoFYWxpYXMYAiABKAkSDwoHdmVyc2lvbhgDIAEoDRIYChBwcmV2aW91c192ZXJzaW9uGAQgASgNEg4KBnJlYXNvbhgFIAEoCRIOCgZydW5faWQYBiABKAkSLAoIbW92ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wMs4DChRNb2RlbFJlZ2lzdHJ5U2VydmljZRJNCgpMaXN0TW9kZWxzEh4ubWlsbHJhY2UudjEuTGlzdE1vZGVsc1JlcXVlc3QaHy5taWxscmFjZS52MS5MaXN0TW9kZWxzUmVzcG9uc2USYgoRTGlzdE1vZGVsVmVyc2lvbnMSJS5taWxscmFjZS52MS5MaXN0TW9kZWxWZXJzaW9uc1JlcXVlc3QaJi5taWxscmFjZS52MS5MaXN0TW9kZWxWZXJzaW9uc1Jlc3BvbnNlElwKD0dldE1vZGVsVmVyc2lvbhIjLm1pbGxyYWNlLnYxLkdldE1vZGVsVmVyc2lvblJlcXVlc3QaJC5taWxscmFjZS52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJKCglNb3ZlQWxpYXMSHS5taWxscmFjZS52MS5Nb3ZlQWxpYXNSZXF1ZXN0Gh4ubWlsbHJhY2UudjEuTW92ZUFsaWFzUmVzcG9uc2USWQoOTGlzdEFsaWFzTW92ZXMSIi5taWxscmFjZS52MS5MaXN0QWxpYXNNb3Zlc1JlcXVlc3QaIy5taWxscmFjZS52MS5MaXN0QWxpYXNNb3Zlc1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation]);
+  fileDesc("ChdtaWxscmFjZS92MS9tb2RlbC5wcm90bxILbWlsbHJhY2UudjEiEwoRTGlzdE1vZGVsc1JlcXVlc3QiOAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiIKBm1vZGVscxgBIAMoCzISLm1pbGxyYWNlLnYxLk1vZGVsIksKGExpc3RNb2RlbFZlcnNpb25zUmVxdWVzdBIvCgRuYW1lGAEgASgJQiG6SB5yHDIaXlthLXowLTldW2EtejAtOV8tXXswLDYyfSQiSAoZTGlzdE1vZGVsVmVyc2lvbnNSZXNwb25zZRIrCgh2ZXJzaW9ucxgBIAMoCzIZLm1pbGxyYWNlLnYxLk1vZGVsVmVyc2lvbiKAAQoWR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBIvCgRuYW1lGAEgASgJQiG6SB5yHDIaXlthLXowLTldW2EtejAtOV8tXXswLDYyfSQSEQoHdmVyc2lvbhgCIAEoDUgAEg8KBWFsaWFzGAMgASgJSABCEQoIc2VsZWN0b3ISBbpIAggBIkUKF0dldE1vZGVsVmVyc2lvblJlc3BvbnNlEioKB3ZlcnNpb24YASABKAsyGS5taWxscmFjZS52MS5Nb2RlbFZlcnNpb24ijgIKEE1vdmVBbGlhc1JlcXVlc3QSLwoEbmFtZRgBIAEoCUIhukgechwyGl5bYS16MC05XVthLXowLTlfLV17MCw2Mn0kEjMKBWFsaWFzGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTlfLV17MCw2Mn0pPyQSDwoHdmVyc2lvbhgDIAEoDRIdChBleHBlY3RlZF92ZXJzaW9uGAQgASgNSACIAQESGAoGcmVhc29uGAUgASgJQgi6SAVyAxiACBIrCgVzaGFyZRgGIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAABIAYgBAUITChFfZXhwZWN0ZWRfdmVyc2lvbkIICgZfc2hhcmUiOQoRTW92ZUFsaWFzUmVzcG9uc2USJAoEbW92ZRgBIAEoCzIWLm1pbGxyYWNlLnYxLkFsaWFzTW92ZSKQAQoPUm9sbEJhY2tSZXF1ZXN0Ei8KBG5hbWUYASABKAlCIbpIHnIcMhpeW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9JBIdChBleHBlY3RlZF92ZXJzaW9uGAIgASgNSACIAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxiACEITChFfZXhwZWN0ZWRfdmVyc2lvbiI4ChBSb2xsQmFja1Jlc3BvbnNlEiQKBG1vdmUYASABKAsyFi5taWxscmFjZS52MS5BbGlhc01vdmUiSAoVTGlzdEFsaWFzTW92ZXNSZXF1ZXN0Ei8KBG5hbWUYASABKAlCIbpIHnIcMhpeW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9JCI/ChZMaXN0QWxpYXNNb3Zlc1Jlc3BvbnNlEiUKBW1vdmVzGAEgAygLMhYubWlsbHJhY2UudjEuQWxpYXNNb3ZlIu4BCgVNb2RlbBIMCgRuYW1lGAEgASgJEhYKDmxhdGVzdF92ZXJzaW9uGAIgASgNEjAKB2FsaWFzZXMYAyADKAsyHy5taWxscmFjZS52MS5Nb2RlbC5BbGlhc2VzRW50cnkSLgoGc2hhcmVzGAQgAygLMh4ubWlsbHJhY2UudjEuTW9kZWwuU2hhcmVzRW50cnkaLgoMQWxpYXNlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEaLQoLU2hhcmVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ASLzAQoMTW9kZWxWZXJzaW9uEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIOCgZkaWdlc3QYAyABKAkSJwoIbWFuaWZlc3QYBCABKAsyFS5taWxscmFjZS52MS5BcnRpZmFjdBIlCgdsaW5lYWdlGAUgASgLMhQubWlsbHJhY2UudjEuTGluZWFnZRIxCgpldmFsdWF0aW9uGAYgASgLMh0ubWlsbHJhY2UudjEuRXZhbHVhdGlvblJlcG9ydBIxCg1yZWdpc3RlcmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK9AQoHTGluZWFnZRIOCgZydW5faWQYASABKAkSFgoOZGF0YXNldF9kaWdlc3QYAiABKAkSDwoHbmV0d29yaxgDIAEoCRIwCg9oeXBlcnBhcmFtZXRlcnMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhQKDGNvZGVfdmVyc2lvbhgFIAEoCRIOCgZlbmdpbmUYBiABKAkSEAoIdHJhY2VfaWQYByABKAkSDwoHc3Bhbl9pZBgIIAEoCSLsAgoNTW9kZWxNYW5pZmVzdBImCgVpbnB1dBgBIAEoCzIXLm1pbGxyYWNlLnYxLkltYWdlU2hhcGUSDwoHY2xhc3NlcxgCIAMoCRIjCgRvbm54GAMgASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3QSKwoMbGF5ZXJzX21vZGVsGAQgASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3QSLQoObGF5ZXJzX3dlaWdodHMYBSABKAsyFS5taWxscmFjZS52MS5BcnRpZmFjdBIlCgdsaW5lYWdlGAYgASgLMhQubWlsbHJhY2UudjEuTGluZWFnZRIVCg1jaGFubmVsX21lYW5zGAcgAygBEhoKEmNoYW5uZWxfZGV2aWF0aW9ucxgIIAMoARIXCg9wYXJhbWV0ZXJfY291bnQYCSABKAQSLgoPdHJhaW5pbmdfY3VydmVzGAogASgLMhUubWlsbHJhY2UudjEuQXJ0aWZhY3QisAEKCUFsaWFzTW92ZRIMCgRuYW1lGAEgASgJEg0KBWFsaWFzGAIgASgJEg8KB3ZlcnNpb24YAyABKA0SGAoQcHJldmlvdXNfdmVyc2lvbhgEIAEoDRIOCgZyZWFzb24YBSABKAkSDgoGcnVuX2lkGAYgASgJEiwKCG1vdmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVzaGFyZRgIIAEoATKXBAoUTW9kZWxSZWdpc3RyeVNlcnZpY2USTQoKTGlzdE1vZGVscxIeLm1pbGxyYWNlLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh8ubWlsbHJhY2UudjEuTGlzdE1vZGVsc1Jlc3BvbnNlEmIKEUxpc3RNb2RlbFZlcnNpb25zEiUubWlsbHJhY2UudjEuTGlzdE1vZGVsVmVyc2lvbnNSZXF1ZXN0GiYubWlsbHJhY2UudjEuTGlzdE1vZGVsVmVyc2lvbnNSZXNwb25zZRJcCg9HZXRNb2RlbFZlcnNpb24SIy5taWxscmFjZS52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiQubWlsbHJhY2UudjEuR2V0TW9kZWxWZXJzaW9uUmVzcG9uc2USSgoJTW92ZUFsaWFzEh0ubWlsbHJhY2UudjEuTW92ZUFsaWFzUmVxdWVzdBoeLm1pbGxyYWNlLnYxLk1vdmVBbGlhc1Jlc3BvbnNlEkcKCFJvbGxCYWNrEhwubWlsbHJhY2UudjEuUm9sbEJhY2tSZXF1ZXN0Gh0ubWlsbHJhY2UudjEuUm9sbEJhY2tSZXNwb25zZRJZCg5MaXN0QWxpYXNNb3ZlcxIiLm1pbGxyYWNlLnYxLkxpc3RBbGlhc01vdmVzUmVxdWVzdBojLm1pbGxyYWNlLnYxLkxpc3RBbGlhc01vdmVzUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_millrace_v1_artifact, file_millrace_v1_dataset, file_millrace_v1_evaluation]);
 
 /**
  * Nothing to choose.
@@ -178,14 +178,15 @@ export type MoveAliasRequest = Message<"millrace.v1.MoveAliasRequest"> & {
   name: string;
 
   /**
-   * The alias. Default: "champion".
+   * The alias. Default: "champion". Prediction services answer with the champion, let "canary" answer a share of the requests, and send
+   * "shadow" copies of a share of them.
    *
    * @generated from field: string alias = 2;
    */
   alias: string;
 
   /**
-   * The version that it shall name.
+   * The version that it shall name; 0 takes the alias away. There is no taking away the champion.
    *
    * @generated from field: uint32 version = 3;
    */
@@ -204,6 +205,13 @@ export type MoveAliasRequest = Message<"millrace.v1.MoveAliasRequest"> & {
    * @generated from field: string reason = 5;
    */
   reason: string;
+
+  /**
+   * Share of the requests, 0..1, that "canary" answers (0.1 by default) or "shadow" gets copies of (1 by default). No other alias has one.
+   *
+   * @generated from field: optional double share = 6;
+   */
+  share?: number | undefined;
 };
 
 /**
@@ -235,6 +243,62 @@ export const MoveAliasResponseSchema: GenMessage<MoveAliasResponse> = /*@__PURE_
   messageDesc(file_millrace_v1_model, 7);
 
 /**
+ * Which model shall go back.
+ *
+ * @generated from message millrace.v1.RollBackRequest
+ */
+export type RollBackRequest = Message<"millrace.v1.RollBackRequest"> & {
+  /**
+   * Name of the model.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The version that is champion now, as far as the caller knows. Not set: whatever it is.
+   *
+   * @generated from field: optional uint32 expected_version = 2;
+   */
+  expectedVersion?: number | undefined;
+
+  /**
+   * Why, for the history.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message millrace.v1.RollBackRequest.
+ * Use `create(RollBackRequestSchema)` to create a new message.
+ */
+export const RollBackRequestSchema: GenMessage<RollBackRequest> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_model, 8);
+
+/**
+ * The champion after going back.
+ *
+ * @generated from message millrace.v1.RollBackResponse
+ */
+export type RollBackResponse = Message<"millrace.v1.RollBackResponse"> & {
+  /**
+   * The move, as the history keeps it.
+   *
+   * @generated from field: millrace.v1.AliasMove move = 1;
+   */
+  move?: AliasMove | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.RollBackResponse.
+ * Use `create(RollBackResponseSchema)` to create a new message.
+ */
+export const RollBackResponseSchema: GenMessage<RollBackResponse> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_model, 9);
+
+/**
  * Which model.
  *
  * @generated from message millrace.v1.ListAliasMovesRequest
@@ -253,7 +317,7 @@ export type ListAliasMovesRequest = Message<"millrace.v1.ListAliasMovesRequest">
  * Use `create(ListAliasMovesRequestSchema)` to create a new message.
  */
 export const ListAliasMovesRequestSchema: GenMessage<ListAliasMovesRequest> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_model, 8);
+  messageDesc(file_millrace_v1_model, 10);
 
 /**
  * The history of a model's aliases.
@@ -274,7 +338,7 @@ export type ListAliasMovesResponse = Message<"millrace.v1.ListAliasMovesResponse
  * Use `create(ListAliasMovesResponseSchema)` to create a new message.
  */
 export const ListAliasMovesResponseSchema: GenMessage<ListAliasMovesResponse> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_model, 9);
+  messageDesc(file_millrace_v1_model, 11);
 
 /**
  * A model: versions under one name.
@@ -302,6 +366,13 @@ export type Model = Message<"millrace.v1.Model"> & {
    * @generated from field: map<string, uint32> aliases = 3;
    */
   aliases: { [key: string]: number };
+
+  /**
+   * Shares of the requests, 0..1, of those aliases that have one: "canary" and "shadow".
+   *
+   * @generated from field: map<string, double> shares = 4;
+   */
+  shares: { [key: string]: number };
 };
 
 /**
@@ -309,7 +380,7 @@ export type Model = Message<"millrace.v1.Model"> & {
  * Use `create(ModelSchema)` to create a new message.
  */
 export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_model, 10);
+  messageDesc(file_millrace_v1_model, 12);
 
 /**
  * One trained model.
@@ -372,7 +443,7 @@ export type ModelVersion = Message<"millrace.v1.ModelVersion"> & {
  * Use `create(ModelVersionSchema)` to create a new message.
  */
 export const ModelVersionSchema: GenMessage<ModelVersion> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_model, 11);
+  messageDesc(file_millrace_v1_model, 13);
 
 /**
  * What a model came from.
@@ -442,7 +513,7 @@ export type Lineage = Message<"millrace.v1.Lineage"> & {
  * Use `create(LineageSchema)` to create a new message.
  */
 export const LineageSchema: GenMessage<Lineage> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_model, 12);
+  messageDesc(file_millrace_v1_model, 14);
 
 /**
  * Everything that is needed to serve or to inspect a model: this message, as JSON, is the artifact that names it.
@@ -526,7 +597,7 @@ export type ModelManifest = Message<"millrace.v1.ModelManifest"> & {
  * Use `create(ModelManifestSchema)` to create a new message.
  */
 export const ModelManifestSchema: GenMessage<ModelManifest> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_model, 13);
+  messageDesc(file_millrace_v1_model, 15);
 
 /**
  * An alias came to name another version.
@@ -549,7 +620,7 @@ export type AliasMove = Message<"millrace.v1.AliasMove"> & {
   alias: string;
 
   /**
-   * The version that it names now.
+   * The version that it names now; 0 if it was taken away.
    *
    * @generated from field: uint32 version = 3;
    */
@@ -582,6 +653,13 @@ export type AliasMove = Message<"millrace.v1.AliasMove"> & {
    * @generated from field: google.protobuf.Timestamp moved_at = 7;
    */
   movedAt?: Timestamp | undefined;
+
+  /**
+   * Share of the requests, 0..1, that "canary" answers or "shadow" gets copies of; 0 for other aliases.
+   *
+   * @generated from field: double share = 8;
+   */
+  share: number;
 };
 
 /**
@@ -589,7 +667,7 @@ export type AliasMove = Message<"millrace.v1.AliasMove"> & {
  * Use `create(AliasMoveSchema)` to create a new message.
  */
 export const AliasMoveSchema: GenMessage<AliasMove> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_model, 14);
+  messageDesc(file_millrace_v1_model, 16);
 
 /**
  * Models, their versions, and which version is live. Its state is the replay of the registry's event log.
@@ -636,6 +714,17 @@ export const ModelRegistryService: GenService<{
     methodKind: "unary";
     input: typeof MoveAliasRequestSchema;
     output: typeof MoveAliasResponseSchema;
+  },
+  /**
+   * Moves "champion" back to the version that was champion before. NOT_FOUND if there is none, ABORTED if the champion has changed
+   * since the caller looked.
+   *
+   * @generated from rpc millrace.v1.ModelRegistryService.RollBack
+   */
+  rollBack: {
+    methodKind: "unary";
+    input: typeof RollBackRequestSchema;
+    output: typeof RollBackResponseSchema;
   },
   /**
    * Lists every move of a model's aliases, oldest first: what was live, and when.

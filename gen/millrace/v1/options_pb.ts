@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file millrace/v1/options.proto.
  */
 export const file_millrace_v1_options: GenFile = /*@__PURE__*/
-  fileDesc("ChltaWxscmFjZS92MS9vcHRpb25zLnByb3RvEgttaWxscmFjZS52MSJZCgxFdmVudE9wdGlvbnMSDAoEbmFtZRgBIAEoCRIUCgxwdWJsaXNoZWRfYnkYAiADKAkSEwoLY29uc3VtZWRfYnkYAyADKAkSEAoIcmVnaXN0cnkYBCABKAg6UgoFZXZlbnQSHy5nb29nbGUucHJvdG9idWYuTWVzc2FnZU9wdGlvbnMYtYcDIAEoCzIZLm1pbGxyYWNlLnYxLkV2ZW50T3B0aW9uc1IFZXZlbnRiBnByb3RvMw", [file_google_protobuf_descriptor]);
+  fileDesc("ChltaWxscmFjZS92MS9vcHRpb25zLnByb3RvEgttaWxscmFjZS52MSJtCgxFdmVudE9wdGlvbnMSDAoEbmFtZRgBIAEoCRIUCgxwdWJsaXNoZWRfYnkYAiADKAkSEwoLY29uc3VtZWRfYnkYAyADKAkSEAoIcmVnaXN0cnkYBCABKAgSEgoKcHJlZGljdGlvbhgFIAEoCDpSCgVldmVudBIfLmdvb2dsZS5wcm90b2J1Zi5NZXNzYWdlT3B0aW9ucxi1hwMgASgLMhkubWlsbHJhY2UudjEuRXZlbnRPcHRpb25zUgVldmVudGIGcHJvdG8z", [file_google_protobuf_descriptor]);
 
 /**
  * Marks a message as an event and says how it travels.
@@ -22,7 +22,8 @@ export const file_millrace_v1_options: GenFile = /*@__PURE__*/
 export type EventOptions = Message<"millrace.v1.EventOptions"> & {
   /**
    * Last two tokens of the subject, "<topic>.<event>", such as "model.trained". An event of a run is published on
-   * millrace.v1.<run id>.<topic>.<event>, an event of the registry on millrace.registry.v1.<model name>.
+   * millrace.v1.<run id>.<topic>.<event>, an event of the registry on millrace.registry.v1.<model name>,
+   * an event of predictions on millrace.predictions.v1.<model name>.<event>.
    *
    * @generated from field: string name = 1;
    */
@@ -48,6 +49,13 @@ export type EventOptions = Message<"millrace.v1.EventOptions"> & {
    * @generated from field: bool registry = 4;
    */
   registry: boolean;
+
+  /**
+   * Whether it tells of predictions, which are no part of a run.
+   *
+   * @generated from field: bool prediction = 5;
+   */
+  prediction: boolean;
 };
 
 /**

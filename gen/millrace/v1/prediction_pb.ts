@@ -9,13 +9,15 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../google/rpc/status_pb.ts";
 import { file_google_rpc_status } from "../../google/rpc/status_pb.ts";
+import type { ImageShape } from "./dataset_pb.ts";
+import { file_millrace_v1_dataset } from "./dataset_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file millrace/v1/prediction.proto.
  */
 export const file_millrace_v1_prediction: GenFile = /*@__PURE__*/
-  fileDesc("ChxtaWxscmFjZS92MS9wcmVkaWN0aW9uLnByb3RvEgttaWxscmFjZS52MSKdAQoOUHJlZGljdFJlcXVlc3QSGAoFaW1hZ2UYASABKAxCB7pIBHoCEAFIABIfCglpbWFnZV91cmwYBCABKAlCCrpIB3IFEAEYgBBIABINCgV0b3BfaxgCIAEoDRIxCghwcmlvcml0eRgDIAEoDjIVLm1pbGxyYWNlLnYxLlByaW9yaXR5Qgi6SAWCAQIQAUIOCgVpbnB1dBIFukgCCAEimQEKD1ByZWRpY3RSZXNwb25zZRIsCgtwcmVkaWN0aW9ucxgBIAMoCzIXLm1pbGxyYWNlLnYxLlByZWRpY3Rpb24SJwoFbW9kZWwYAiABKAsyGC5taWxscmFjZS52MS5TZXJ2ZWRNb2RlbBIvCgd0aW1pbmdzGAMgASgLMh4ubWlsbHJhY2UudjEuUHJlZGljdGlvblRpbWluZ3MidAoTUHJlZGljdEJhdGNoUmVxdWVzdBIbCgZpbWFnZXMYASADKAxCC7pICJIBBQgBEIACEg0KBXRvcF9rGAIgASgNEjEKCHByaW9yaXR5GAMgASgOMhUubWlsbHJhY2UudjEuUHJpb3JpdHlCCLpIBYIBAhABInEKFFByZWRpY3RCYXRjaFJlc3BvbnNlEjAKB3Jlc3VsdHMYASADKAsyHy5taWxscmFjZS52MS5QcmVkaWN0QmF0Y2hSZXN1bHQSJwoFbW9kZWwYAiABKAsyGC5taWxscmFjZS52MS5TZXJ2ZWRNb2RlbCJxChJQcmVkaWN0QmF0Y2hSZXN1bHQSLAoHY2xhc3NlcxgBIAEoCzIZLm1pbGxyYWNlLnYxLkltYWdlQ2xhc3Nlc0gAEiMKBWVycm9yGAIgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQibQoMSW1hZ2VDbGFzc2VzEiwKC3ByZWRpY3Rpb25zGAEgAygLMhcubWlsbHJhY2UudjEuUHJlZGljdGlvbhIvCgd0aW1pbmdzGAIgASgLMh4ubWlsbHJhY2UudjEuUHJlZGljdGlvblRpbWluZ3MiRQoKUHJlZGljdGlvbhINCgVsYWJlbBgBIAEoCRITCgtjbGFzc19pbmRleBgCIAEoDRITCgtwcm9iYWJpbGl0eRgDIAEoASIRCg9HZXRNb2RlbFJlcXVlc3QifQoQR2V0TW9kZWxSZXNwb25zZRInCgVtb2RlbBgBIAEoCzIYLm1pbGxyYWNlLnYxLlNlcnZlZE1vZGVsEg8KB2NsYXNzZXMYAiADKAkSLwoLZGVwbG95ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImQKC1NlcnZlZE1vZGVsEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIOCgZkaWdlc3QYAyABKAkSFgoOZGF0YXNldF9kaWdlc3QYBCABKAkSDgoGcnVuX2lkGAUgASgJInQKEVByZWRpY3Rpb25UaW1pbmdzEhAKCHF1ZXVlX21zGAEgASgBEhEKCWRlY29kZV9tcxgCIAEoARIUCgxpbmZlcmVuY2VfbXMYAyABKAESEgoKYmF0Y2hfc2l6ZRgEIAEoDRIQCghmZXRjaF9tcxgFIAEoASLZAQoVVXBkYXRlQmF0Y2hpbmdSZXF1ZXN0EicKDm1heF9iYXRjaF9zaXplGAEgASgNQgq6SAcqBRiACCgBSACIAQESMgoMbWF4X2RlbGF5X21zGAIgASgBQhe6SBQSEhkAAAAAAECPQCkAAAAAAAAAAEgBiAEBEioKEG1heF9xdWV1ZV9sZW5ndGgYAyABKA1CC7pICCoGGKCNBigBSAKIAQFCEQoPX21heF9iYXRjaF9zaXplQg8KDV9tYXhfZGVsYXlfbXNCEwoRX21heF9xdWV1ZV9sZW5ndGgiYAoWVXBkYXRlQmF0Y2hpbmdSZXNwb25zZRIWCg5tYXhfYmF0Y2hfc2l6ZRgBIAEoDRIUCgxtYXhfZGVsYXlfbXMYAiABKAESGAoQbWF4X3F1ZXVlX2xlbmd0aBgDIAEoDSpeCghQcmlvcml0eRIYChRQUklPUklUWV9VTlNQRUNJRklFRBAAEhEKDVBSSU9SSVRZX0hJR0gQARITCg9QUklPUklUWV9OT1JNQUwQAhIQCgxQUklPUklUWV9MT1cQAzLhAgoRUHJlZGljdGlvblNlcnZpY2USSQoHUHJlZGljdBIbLm1pbGxyYWNlLnYxLlByZWRpY3RSZXF1ZXN0GhwubWlsbHJhY2UudjEuUHJlZGljdFJlc3BvbnNlIgOQAgESWAoMUHJlZGljdEJhdGNoEiAubWlsbHJhY2UudjEuUHJlZGljdEJhdGNoUmVxdWVzdBohLm1pbGxyYWNlLnYxLlByZWRpY3RCYXRjaFJlc3BvbnNlIgOQAgESTAoIR2V0TW9kZWwSHC5taWxscmFjZS52MS5HZXRNb2RlbFJlcXVlc3QaHS5taWxscmFjZS52MS5HZXRNb2RlbFJlc3BvbnNlIgOQAgESWQoOVXBkYXRlQmF0Y2hpbmcSIi5taWxscmFjZS52MS5VcGRhdGVCYXRjaGluZ1JlcXVlc3QaIy5taWxscmFjZS52MS5VcGRhdGVCYXRjaGluZ1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("ChxtaWxscmFjZS92MS9wcmVkaWN0aW9uLnByb3RvEgttaWxscmFjZS52MSKCAgoOUHJlZGljdFJlcXVlc3QSGAoFaW1hZ2UYASABKAxCB7pIBHoCEAFIABIfCglpbWFnZV91cmwYBCABKAlCCrpIB3IFEAEYgBBIABIZCgZwaXhlbHMYBSABKAxCB7pIBHoCEAFIABINCgV0b3BfaxgCIAEoDRIxCghwcmlvcml0eRgDIAEoDjIVLm1pbGxyYWNlLnYxLlByaW9yaXR5Qgi6SAWCAQIQARIpCgVtb2RlbBgGIAEoCzIaLm1pbGxyYWNlLnYxLk1vZGVsU2VsZWN0b3ISHQoLcm91dGluZ19rZXkYByABKAlCCLpIBXIDGIACQg4KBWlucHV0EgW6SAIIASKZAQoNTW9kZWxTZWxlY3RvchIRCgd2ZXJzaW9uGAEgASgNSAASMgoFYWxpYXMYAiABKAlCIbpIHnIcMhpeW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9JEgAEi4KBmRpZ2VzdBgDIAEoCUIcukgZchcyFV5zaGEyNTY6WzAtOWEtZl17NjR9JEgAQhEKCHNlbGVjdG9yEgW6SAIIASKwAQoPUHJlZGljdFJlc3BvbnNlEiwKC3ByZWRpY3Rpb25zGAEgAygLMhcubWlsbHJhY2UudjEuUHJlZGljdGlvbhInCgVtb2RlbBgCIAEoCzIYLm1pbGxyYWNlLnYxLlNlcnZlZE1vZGVsEi8KB3RpbWluZ3MYAyABKAsyHi5taWxscmFjZS52MS5QcmVkaWN0aW9uVGltaW5ncxIVCg1wcmVkaWN0aW9uX2lkGAQgASgJIr4BChNQcmVkaWN0QmF0Y2hSZXF1ZXN0EhsKBmltYWdlcxgBIAMoDEILukgIkgEFCAEQgAISDQoFdG9wX2sYAiABKA0SMQoIcHJpb3JpdHkYAyABKA4yFS5taWxscmFjZS52MS5Qcmlvcml0eUIIukgFggECEAESKQoFbW9kZWwYBCABKAsyGi5taWxscmFjZS52MS5Nb2RlbFNlbGVjdG9yEh0KC3JvdXRpbmdfa2V5GAUgASgJQgi6SAVyAxiAAiJxChRQcmVkaWN0QmF0Y2hSZXNwb25zZRIwCgdyZXN1bHRzGAEgAygLMh8ubWlsbHJhY2UudjEuUHJlZGljdEJhdGNoUmVzdWx0EicKBW1vZGVsGAIgASgLMhgubWlsbHJhY2UudjEuU2VydmVkTW9kZWwicQoSUHJlZGljdEJhdGNoUmVzdWx0EiwKB2NsYXNzZXMYASABKAsyGS5taWxscmFjZS52MS5JbWFnZUNsYXNzZXNIABIjCgVlcnJvchgCIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCCAoGcmVzdWx0IoQBCgxJbWFnZUNsYXNzZXMSLAoLcHJlZGljdGlvbnMYASADKAsyFy5taWxscmFjZS52MS5QcmVkaWN0aW9uEi8KB3RpbWluZ3MYAiABKAsyHi5taWxscmFjZS52MS5QcmVkaWN0aW9uVGltaW5ncxIVCg1wcmVkaWN0aW9uX2lkGAMgASgJIkwKFFByZWRpY3RTdHJlYW1SZXF1ZXN0EjQKB3JlcXVlc3QYASABKAsyGy5taWxscmFjZS52MS5QcmVkaWN0UmVxdWVzdEIGukgDyAEBIngKFVByZWRpY3RTdHJlYW1SZXNwb25zZRIwCghyZXNwb25zZRgBIAEoCzIcLm1pbGxyYWNlLnYxLlByZWRpY3RSZXNwb25zZUgAEiMKBWVycm9yGAIgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQiRQoKUHJlZGljdGlvbhINCgVsYWJlbBgBIAEoCRITCgtjbGFzc19pbmRleBgCIAEoDRITCgtwcm9iYWJpbGl0eRgDIAEoASI8Cg9HZXRNb2RlbFJlcXVlc3QSKQoFbW9kZWwYASABKAsyGi5taWxscmFjZS52MS5Nb2RlbFNlbGVjdG9yIqUBChBHZXRNb2RlbFJlc3BvbnNlEicKBW1vZGVsGAEgASgLMhgubWlsbHJhY2UudjEuU2VydmVkTW9kZWwSDwoHY2xhc3NlcxgCIAMoCRIvCgtkZXBsb3llZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoFaW5wdXQYBCABKAsyFy5taWxscmFjZS52MS5JbWFnZVNoYXBlIhkKF0xpc3RTZXJ2ZWRNb2RlbHNSZXF1ZXN0IkoKGExpc3RTZXJ2ZWRNb2RlbHNSZXNwb25zZRIuCgZtb2RlbHMYASADKAsyHi5taWxscmFjZS52MS5TZXJ2ZWRNb2RlbFN0YXR1cyIaChhXYXRjaFNlcnZlZE1vZGVsc1JlcXVlc3QiSwoZV2F0Y2hTZXJ2ZWRNb2RlbHNSZXNwb25zZRIuCgZtb2RlbHMYASADKAsyHi5taWxscmFjZS52MS5TZXJ2ZWRNb2RlbFN0YXR1cyK5AQoRU2VydmVkTW9kZWxTdGF0dXMSJwoFbW9kZWwYASABKAsyGC5taWxscmFjZS52MS5TZXJ2ZWRNb2RlbBIsCgVzdGF0ZRgCIAEoDjIdLm1pbGxyYWNlLnYxLlNlcnZlZE1vZGVsU3RhdGUSDwoHYWxpYXNlcxgDIAMoCRItCglsb2FkZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWVycm9yGAUgASgJIlMKE1NlbmRGZWVkYmFja1JlcXVlc3QSIQoNcHJlZGljdGlvbl9pZBgBIAEoCUIKukgHcgUQARiAARIZCgVsYWJlbBgCIAEoCUIKukgHcgUQARiAAiInChRTZW5kRmVlZGJhY2tSZXNwb25zZRIPCgdjb3JyZWN0GAEgASgIImQKC1NlcnZlZE1vZGVsEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIOCgZkaWdlc3QYAyABKAkSFgoOZGF0YXNldF9kaWdlc3QYBCABKAkSDgoGcnVuX2lkGAUgASgJInQKEVByZWRpY3Rpb25UaW1pbmdzEhAKCHF1ZXVlX21zGAEgASgBEhEKCWRlY29kZV9tcxgCIAEoARIUCgxpbmZlcmVuY2VfbXMYAyABKAESEgoKYmF0Y2hfc2l6ZRgEIAEoDRIQCghmZXRjaF9tcxgFIAEoASLZAQoVVXBkYXRlQmF0Y2hpbmdSZXF1ZXN0EicKDm1heF9iYXRjaF9zaXplGAEgASgNQgq6SAcqBRiACCgBSACIAQESMgoMbWF4X2RlbGF5X21zGAIgASgBQhe6SBQSEhkAAAAAAECPQCkAAAAAAAAAAEgBiAEBEioKEG1heF9xdWV1ZV9sZW5ndGgYAyABKA1CC7pICCoGGKCNBigBSAKIAQFCEQoPX21heF9iYXRjaF9zaXplQg8KDV9tYXhfZGVsYXlfbXNCEwoRX21heF9xdWV1ZV9sZW5ndGgiYAoWVXBkYXRlQmF0Y2hpbmdSZXNwb25zZRIWCg5tYXhfYmF0Y2hfc2l6ZRgBIAEoDRIUCgxtYXhfZGVsYXlfbXMYAiABKAESGAoQbWF4X3F1ZXVlX2xlbmd0aBgDIAEoDSpeCghQcmlvcml0eRIYChRQUklPUklUWV9VTlNQRUNJRklFRBAAEhEKDVBSSU9SSVRZX0hJR0gQARITCg9QUklPUklUWV9OT1JNQUwQAhIQCgxQUklPUklUWV9MT1cQAyq0AQoQU2VydmVkTW9kZWxTdGF0ZRIiCh5TRVJWRURfTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIfChtTRVJWRURfTU9ERUxfU1RBVEVfVU5MT0FERUQQARIeChpTRVJWRURfTU9ERUxfU1RBVEVfTE9BRElORxACEhwKGFNFUlZFRF9NT0RFTF9TVEFURV9SRUFEWRADEh0KGVNFUlZFRF9NT0RFTF9TVEFURV9GQUlMRUQQBDLeBQoRUHJlZGljdGlvblNlcnZpY2USSQoHUHJlZGljdBIbLm1pbGxyYWNlLnYxLlByZWRpY3RSZXF1ZXN0GhwubWlsbHJhY2UudjEuUHJlZGljdFJlc3BvbnNlIgOQAgESWAoMUHJlZGljdEJhdGNoEiAubWlsbHJhY2UudjEuUHJlZGljdEJhdGNoUmVxdWVzdBohLm1pbGxyYWNlLnYxLlByZWRpY3RCYXRjaFJlc3BvbnNlIgOQAgESWgoNUHJlZGljdFN0cmVhbRIhLm1pbGxyYWNlLnYxLlByZWRpY3RTdHJlYW1SZXF1ZXN0GiIubWlsbHJhY2UudjEuUHJlZGljdFN0cmVhbVJlc3BvbnNlKAEwARJMCghHZXRNb2RlbBIcLm1pbGxyYWNlLnYxLkdldE1vZGVsUmVxdWVzdBodLm1pbGxyYWNlLnYxLkdldE1vZGVsUmVzcG9uc2UiA5ACARJkChBMaXN0U2VydmVkTW9kZWxzEiQubWlsbHJhY2UudjEuTGlzdFNlcnZlZE1vZGVsc1JlcXVlc3QaJS5taWxscmFjZS52MS5MaXN0U2VydmVkTW9kZWxzUmVzcG9uc2UiA5ACARJkChFXYXRjaFNlcnZlZE1vZGVscxIlLm1pbGxyYWNlLnYxLldhdGNoU2VydmVkTW9kZWxzUmVxdWVzdBomLm1pbGxyYWNlLnYxLldhdGNoU2VydmVkTW9kZWxzUmVzcG9uc2UwARJTCgxTZW5kRmVlZGJhY2sSIC5taWxscmFjZS52MS5TZW5kRmVlZGJhY2tSZXF1ZXN0GiEubWlsbHJhY2UudjEuU2VuZEZlZWRiYWNrUmVzcG9uc2USWQoOVXBkYXRlQmF0Y2hpbmcSIi5taWxscmFjZS52MS5VcGRhdGVCYXRjaGluZ1JlcXVlc3QaIy5taWxscmFjZS52MS5VcGRhdGVCYXRjaGluZ1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_google_rpc_status, file_millrace_v1_dataset]);
 
 /**
  * An image to classify.
@@ -46,6 +48,14 @@ export type PredictRequest = Message<"millrace.v1.PredictRequest"> & {
      */
     value: string;
     case: "imageUrl";
+  } | {
+    /**
+     * Pixels as the model takes them: unsigned 8-bit values, channel by channel, row by row, of the size that GetModel says.
+     *
+     * @generated from field: bytes pixels = 5;
+     */
+    value: Uint8Array;
+    case: "pixels";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -61,6 +71,21 @@ export type PredictRequest = Message<"millrace.v1.PredictRequest"> & {
    * @generated from field: millrace.v1.Priority priority = 3;
    */
   priority: Priority;
+
+  /**
+   * Which version answers. Not set: the champion, or for a share of the requests the canary.
+   *
+   * @generated from field: millrace.v1.ModelSelector model = 6;
+   */
+  model?: ModelSelector | undefined;
+
+  /**
+   * Requests of one key, such as a user's id, are answered by the same version as long as the canary's share does not change. Empty: each
+   * request is on its own.
+   *
+   * @generated from field: string routing_key = 7;
+   */
+  routingKey: string;
 };
 
 /**
@@ -69,6 +94,51 @@ export type PredictRequest = Message<"millrace.v1.PredictRequest"> & {
  */
 export const PredictRequestSchema: GenMessage<PredictRequest> = /*@__PURE__*/
   messageDesc(file_millrace_v1_prediction, 0);
+
+/**
+ * One version of the model.
+ *
+ * @generated from message millrace.v1.ModelSelector
+ */
+export type ModelSelector = Message<"millrace.v1.ModelSelector"> & {
+  /**
+   * How the version is named.
+   *
+   * @generated from oneof millrace.v1.ModelSelector.selector
+   */
+  selector: {
+    /**
+     * Its number.
+     *
+     * @generated from field: uint32 version = 1;
+     */
+    value: number;
+    case: "version";
+  } | {
+    /**
+     * An alias, such as "champion" or "canary".
+     *
+     * @generated from field: string alias = 2;
+     */
+    value: string;
+    case: "alias";
+  } | {
+    /**
+     * Digest of its manifest.
+     *
+     * @generated from field: string digest = 3;
+     */
+    value: string;
+    case: "digest";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message millrace.v1.ModelSelector.
+ * Use `create(ModelSelectorSchema)` to create a new message.
+ */
+export const ModelSelectorSchema: GenMessage<ModelSelector> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 1);
 
 /**
  * The classes of an image.
@@ -96,6 +166,13 @@ export type PredictResponse = Message<"millrace.v1.PredictResponse"> & {
    * @generated from field: millrace.v1.PredictionTimings timings = 3;
    */
   timings?: PredictionTimings | undefined;
+
+  /**
+   * Names this answer, for SendFeedback.
+   *
+   * @generated from field: string prediction_id = 4;
+   */
+  predictionId: string;
 };
 
 /**
@@ -103,7 +180,7 @@ export type PredictResponse = Message<"millrace.v1.PredictResponse"> & {
  * Use `create(PredictResponseSchema)` to create a new message.
  */
 export const PredictResponseSchema: GenMessage<PredictResponse> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 1);
+  messageDesc(file_millrace_v1_prediction, 2);
 
 /**
  * Images to classify.
@@ -131,6 +208,20 @@ export type PredictBatchRequest = Message<"millrace.v1.PredictBatchRequest"> & {
    * @generated from field: millrace.v1.Priority priority = 3;
    */
   priority: Priority;
+
+  /**
+   * Which version answers for all of them. Not set: the champion, or for a share of the requests the canary.
+   *
+   * @generated from field: millrace.v1.ModelSelector model = 4;
+   */
+  model?: ModelSelector | undefined;
+
+  /**
+   * As in PredictRequest.
+   *
+   * @generated from field: string routing_key = 5;
+   */
+  routingKey: string;
 };
 
 /**
@@ -138,7 +229,7 @@ export type PredictBatchRequest = Message<"millrace.v1.PredictBatchRequest"> & {
  * Use `create(PredictBatchRequestSchema)` to create a new message.
  */
 export const PredictBatchRequestSchema: GenMessage<PredictBatchRequest> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 2);
+  messageDesc(file_millrace_v1_prediction, 3);
 
 /**
  * The classes of several images.
@@ -166,7 +257,7 @@ export type PredictBatchResponse = Message<"millrace.v1.PredictBatchResponse"> &
  * Use `create(PredictBatchResponseSchema)` to create a new message.
  */
 export const PredictBatchResponseSchema: GenMessage<PredictBatchResponse> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 3);
+  messageDesc(file_millrace_v1_prediction, 4);
 
 /**
  * What became of one of several images.
@@ -203,7 +294,7 @@ export type PredictBatchResult = Message<"millrace.v1.PredictBatchResult"> & {
  * Use `create(PredictBatchResultSchema)` to create a new message.
  */
 export const PredictBatchResultSchema: GenMessage<PredictBatchResult> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 4);
+  messageDesc(file_millrace_v1_prediction, 5);
 
 /**
  * The classes of one of several images.
@@ -224,6 +315,13 @@ export type ImageClasses = Message<"millrace.v1.ImageClasses"> & {
    * @generated from field: millrace.v1.PredictionTimings timings = 2;
    */
   timings?: PredictionTimings | undefined;
+
+  /**
+   * Names this answer, for SendFeedback.
+   *
+   * @generated from field: string prediction_id = 3;
+   */
+  predictionId: string;
 };
 
 /**
@@ -231,7 +329,65 @@ export type ImageClasses = Message<"millrace.v1.ImageClasses"> & {
  * Use `create(ImageClassesSchema)` to create a new message.
  */
 export const ImageClassesSchema: GenMessage<ImageClasses> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 5);
+  messageDesc(file_millrace_v1_prediction, 6);
+
+/**
+ * One image of a stream.
+ *
+ * @generated from message millrace.v1.PredictStreamRequest
+ */
+export type PredictStreamRequest = Message<"millrace.v1.PredictStreamRequest"> & {
+  /**
+   * What to classify, and how.
+   *
+   * @generated from field: millrace.v1.PredictRequest request = 1;
+   */
+  request?: PredictRequest | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.PredictStreamRequest.
+ * Use `create(PredictStreamRequestSchema)` to create a new message.
+ */
+export const PredictStreamRequestSchema: GenMessage<PredictStreamRequest> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 7);
+
+/**
+ * The answer for one image of a stream.
+ *
+ * @generated from message millrace.v1.PredictStreamResponse
+ */
+export type PredictStreamResponse = Message<"millrace.v1.PredictStreamResponse"> & {
+  /**
+   * Either is set.
+   *
+   * @generated from oneof millrace.v1.PredictStreamResponse.result
+   */
+  result: {
+    /**
+     * What Predict would have answered.
+     *
+     * @generated from field: millrace.v1.PredictResponse response = 1;
+     */
+    value: PredictResponse;
+    case: "response";
+  } | {
+    /**
+     * Why there is no answer, with the details that Predict would have given.
+     *
+     * @generated from field: google.rpc.Status error = 2;
+     */
+    value: Status;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message millrace.v1.PredictStreamResponse.
+ * Use `create(PredictStreamResponseSchema)` to create a new message.
+ */
+export const PredictStreamResponseSchema: GenMessage<PredictStreamResponse> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 8);
 
 /**
  * One class and its probability.
@@ -266,14 +422,20 @@ export type Prediction = Message<"millrace.v1.Prediction"> & {
  * Use `create(PredictionSchema)` to create a new message.
  */
 export const PredictionSchema: GenMessage<Prediction> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 6);
+  messageDesc(file_millrace_v1_prediction, 9);
 
 /**
- * Nothing to choose.
+ * Which model.
  *
  * @generated from message millrace.v1.GetModelRequest
  */
 export type GetModelRequest = Message<"millrace.v1.GetModelRequest"> & {
+  /**
+   * Which version. Not set: the champion.
+   *
+   * @generated from field: millrace.v1.ModelSelector model = 1;
+   */
+  model?: ModelSelector | undefined;
 };
 
 /**
@@ -281,10 +443,10 @@ export type GetModelRequest = Message<"millrace.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 7);
+  messageDesc(file_millrace_v1_prediction, 10);
 
 /**
- * The model that answers.
+ * A model in memory.
  *
  * @generated from message millrace.v1.GetModelResponse
  */
@@ -304,11 +466,18 @@ export type GetModelResponse = Message<"millrace.v1.GetModelResponse"> & {
   classes: string[];
 
   /**
-   * When it went into service in this process.
+   * When it was loaded in this process.
    *
    * @generated from field: google.protobuf.Timestamp deployed_at = 3;
    */
   deployedAt?: Timestamp | undefined;
+
+  /**
+   * Shape of the images that it takes; others are brought to it.
+   *
+   * @generated from field: millrace.v1.ImageShape input = 4;
+   */
+  input?: ImageShape | undefined;
 };
 
 /**
@@ -316,7 +485,177 @@ export type GetModelResponse = Message<"millrace.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 8);
+  messageDesc(file_millrace_v1_prediction, 11);
+
+/**
+ * Nothing to choose.
+ *
+ * @generated from message millrace.v1.ListServedModelsRequest
+ */
+export type ListServedModelsRequest = Message<"millrace.v1.ListServedModelsRequest"> & {
+};
+
+/**
+ * Describes the message millrace.v1.ListServedModelsRequest.
+ * Use `create(ListServedModelsRequestSchema)` to create a new message.
+ */
+export const ListServedModelsRequestSchema: GenMessage<ListServedModelsRequest> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 12);
+
+/**
+ * The versions of the model.
+ *
+ * @generated from message millrace.v1.ListServedModelsResponse
+ */
+export type ListServedModelsResponse = Message<"millrace.v1.ListServedModelsResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated millrace.v1.ServedModelStatus models = 1;
+   */
+  models: ServedModelStatus[];
+};
+
+/**
+ * Describes the message millrace.v1.ListServedModelsResponse.
+ * Use `create(ListServedModelsResponseSchema)` to create a new message.
+ */
+export const ListServedModelsResponseSchema: GenMessage<ListServedModelsResponse> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 13);
+
+/**
+ * Nothing to choose.
+ *
+ * @generated from message millrace.v1.WatchServedModelsRequest
+ */
+export type WatchServedModelsRequest = Message<"millrace.v1.WatchServedModelsRequest"> & {
+};
+
+/**
+ * Describes the message millrace.v1.WatchServedModelsRequest.
+ * Use `create(WatchServedModelsRequestSchema)` to create a new message.
+ */
+export const WatchServedModelsRequestSchema: GenMessage<WatchServedModelsRequest> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 14);
+
+/**
+ * The versions of the model, as they are now.
+ *
+ * @generated from message millrace.v1.WatchServedModelsResponse
+ */
+export type WatchServedModelsResponse = Message<"millrace.v1.WatchServedModelsResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated millrace.v1.ServedModelStatus models = 1;
+   */
+  models: ServedModelStatus[];
+};
+
+/**
+ * Describes the message millrace.v1.WatchServedModelsResponse.
+ * Use `create(WatchServedModelsResponseSchema)` to create a new message.
+ */
+export const WatchServedModelsResponseSchema: GenMessage<WatchServedModelsResponse> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 15);
+
+/**
+ * A version as this process has it.
+ *
+ * @generated from message millrace.v1.ServedModelStatus
+ */
+export type ServedModelStatus = Message<"millrace.v1.ServedModelStatus"> & {
+  /**
+   * The version.
+   *
+   * @generated from field: millrace.v1.ServedModel model = 1;
+   */
+  model?: ServedModel | undefined;
+
+  /**
+   * What this process has of it.
+   *
+   * @generated from field: millrace.v1.ServedModelState state = 2;
+   */
+  state: ServedModelState;
+
+  /**
+   * Aliases under which this process answers with it. An alias that was moved counts here once its new version is in memory.
+   *
+   * @generated from field: repeated string aliases = 3;
+   */
+  aliases: string[];
+
+  /**
+   * When it was loaded; not set unless it is.
+   *
+   * @generated from field: google.protobuf.Timestamp loaded_at = 4;
+   */
+  loadedAt?: Timestamp | undefined;
+
+  /**
+   * Why it could not be loaded the last time; empty if nothing went wrong.
+   *
+   * @generated from field: string error = 5;
+   */
+  error: string;
+};
+
+/**
+ * Describes the message millrace.v1.ServedModelStatus.
+ * Use `create(ServedModelStatusSchema)` to create a new message.
+ */
+export const ServedModelStatusSchema: GenMessage<ServedModelStatus> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 16);
+
+/**
+ * What an image really was.
+ *
+ * @generated from message millrace.v1.SendFeedbackRequest
+ */
+export type SendFeedbackRequest = Message<"millrace.v1.SendFeedbackRequest"> & {
+  /**
+   * The answer's prediction_id.
+   *
+   * @generated from field: string prediction_id = 1;
+   */
+  predictionId: string;
+
+  /**
+   * Name of the true class.
+   *
+   * @generated from field: string label = 2;
+   */
+  label: string;
+};
+
+/**
+ * Describes the message millrace.v1.SendFeedbackRequest.
+ * Use `create(SendFeedbackRequestSchema)` to create a new message.
+ */
+export const SendFeedbackRequestSchema: GenMessage<SendFeedbackRequest> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 17);
+
+/**
+ * Feedback is stored.
+ *
+ * @generated from message millrace.v1.SendFeedbackResponse
+ */
+export type SendFeedbackResponse = Message<"millrace.v1.SendFeedbackResponse"> & {
+  /**
+   * Whether the answer had named the true class.
+   *
+   * @generated from field: bool correct = 1;
+   */
+  correct: boolean;
+};
+
+/**
+ * Describes the message millrace.v1.SendFeedbackResponse.
+ * Use `create(SendFeedbackResponseSchema)` to create a new message.
+ */
+export const SendFeedbackResponseSchema: GenMessage<SendFeedbackResponse> = /*@__PURE__*/
+  messageDesc(file_millrace_v1_prediction, 18);
 
 /**
  * Which model answered, and what it came from.
@@ -365,7 +704,7 @@ export type ServedModel = Message<"millrace.v1.ServedModel"> & {
  * Use `create(ServedModelSchema)` to create a new message.
  */
 export const ServedModelSchema: GenMessage<ServedModel> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 9);
+  messageDesc(file_millrace_v1_prediction, 19);
 
 /**
  * Where the time of a prediction went.
@@ -414,7 +753,7 @@ export type PredictionTimings = Message<"millrace.v1.PredictionTimings"> & {
  * Use `create(PredictionTimingsSchema)` to create a new message.
  */
 export const PredictionTimingsSchema: GenMessage<PredictionTimings> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 10);
+  messageDesc(file_millrace_v1_prediction, 20);
 
 /**
  * What to change. Fields that are not set stay as they are.
@@ -450,7 +789,7 @@ export type UpdateBatchingRequest = Message<"millrace.v1.UpdateBatchingRequest">
  * Use `create(UpdateBatchingRequestSchema)` to create a new message.
  */
 export const UpdateBatchingRequestSchema: GenMessage<UpdateBatchingRequest> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 11);
+  messageDesc(file_millrace_v1_prediction, 21);
 
 /**
  * How batches are formed from now on.
@@ -485,7 +824,7 @@ export type UpdateBatchingResponse = Message<"millrace.v1.UpdateBatchingResponse
  * Use `create(UpdateBatchingResponseSchema)` to create a new message.
  */
 export const UpdateBatchingResponseSchema: GenMessage<UpdateBatchingResponse> = /*@__PURE__*/
-  messageDesc(file_millrace_v1_prediction, 12);
+  messageDesc(file_millrace_v1_prediction, 22);
 
 /**
  * Which requests go first.
@@ -536,13 +875,69 @@ export const PrioritySchema: GenEnum<Priority> = /*@__PURE__*/
   enumDesc(file_millrace_v1_prediction, 0);
 
 /**
- * Classifies images with the model that is live.
+ * What a process has of a version.
+ *
+ * @generated from enum millrace.v1.ServedModelState
+ */
+export const ServedModelState = {
+  /**
+   * Not used.
+   *
+   * @generated from enum value: SERVED_MODEL_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Nothing: it is loaded when a request names it.
+   *
+   * @generated from enum value: SERVED_MODEL_STATE_UNLOADED = 1;
+   */
+  UNLOADED: 1,
+
+  /**
+   * It is being loaded.
+   *
+   * @generated from enum value: SERVED_MODEL_STATE_LOADING = 2;
+   */
+  LOADING: 2,
+
+  /**
+   * It answers.
+   *
+   * @generated from enum value: SERVED_MODEL_STATE_READY = 3;
+   */
+  READY: 3,
+
+  /**
+   * Loading it has failed.
+   *
+   * @generated from enum value: SERVED_MODEL_STATE_FAILED = 4;
+   */
+  FAILED: 4,
+} as const;
+
+/**
+ * What a process has of a version.
+ *
+ * @generated from enum millrace.v1.ServedModelState
+ */
+export type ServedModelState = (typeof ServedModelState)[keyof typeof ServedModelState] | UnknownEnum;
+
+/**
+ * Describes the enum millrace.v1.ServedModelState.
+ */
+export const ServedModelStateSchema: GenEnum<ServedModelState> = /*@__PURE__*/
+  enumDesc(file_millrace_v1_prediction, 1);
+
+/**
+ * Classifies images with the versions of one model: the champion, or another one that the request names.
  *
  * @generated from service millrace.v1.PredictionService
  */
 export const PredictionService: GenService<{
   /**
-   * Classifies one image. UNAVAILABLE before a first model is live, INVALID_ARGUMENT if the bytes are no image.
+   * Classifies one image. UNAVAILABLE before a first model is live, INVALID_ARGUMENT if the bytes are no image, NOT_FOUND if there is no
+   * such version.
    *
    * @generated from rpc millrace.v1.PredictionService.Predict
    */
@@ -563,7 +958,18 @@ export const PredictionService: GenService<{
     output: typeof PredictBatchResponseSchema;
   },
   /**
-   * Describes the model that answers now. UNAVAILABLE before a first model is live.
+   * Classifies images as they come, and answers in their order. An image that cannot be classified has an error for an answer, and the
+   * stream goes on. Only so many images are read ahead as can be worked on.
+   *
+   * @generated from rpc millrace.v1.PredictionService.PredictStream
+   */
+  predictStream: {
+    methodKind: "bidi_streaming";
+    input: typeof PredictStreamRequestSchema;
+    output: typeof PredictStreamResponseSchema;
+  },
+  /**
+   * Describes the model that answers now, or another version. UNAVAILABLE before a first model is live.
    *
    * @generated from rpc millrace.v1.PredictionService.GetModel
    */
@@ -571,6 +977,36 @@ export const PredictionService: GenService<{
     methodKind: "unary";
     input: typeof GetModelRequestSchema;
     output: typeof GetModelResponseSchema;
+  },
+  /**
+   * Lists the versions of the model, newest first, and which of them this process has in memory.
+   *
+   * @generated from rpc millrace.v1.PredictionService.ListServedModels
+   */
+  listServedModels: {
+    methodKind: "unary";
+    input: typeof ListServedModelsRequestSchema;
+    output: typeof ListServedModelsResponseSchema;
+  },
+  /**
+   * The same list now, and again after each change of it.
+   *
+   * @generated from rpc millrace.v1.PredictionService.WatchServedModels
+   */
+  watchServedModels: {
+    methodKind: "server_streaming";
+    input: typeof WatchServedModelsRequestSchema;
+    output: typeof WatchServedModelsResponseSchema;
+  },
+  /**
+   * Says what an image really was that was classified before. INVALID_ARGUMENT for a class that the model does not have.
+   *
+   * @generated from rpc millrace.v1.PredictionService.SendFeedback
+   */
+  sendFeedback: {
+    methodKind: "unary";
+    input: typeof SendFeedbackRequestSchema;
+    output: typeof SendFeedbackResponseSchema;
   },
   /**
    * Changes how this process forms batches, from the next one on, and says what holds then. Without fields it only says so.

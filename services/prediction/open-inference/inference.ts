@@ -5,18 +5,24 @@
  * 255. It gives `probabilities`, FP32 [n, classes], and `label`, the name of the most probable class, BYTES [n].
  */
 import { AppError } from "../../../lib/errors.ts";
+import { championAlias, requireVersion } from "../../../lib/registry/model-log.ts";
 import { version as serverVersion } from "../../../lib/version.ts";
-import { decodeFor, type LiveModel, requireModel, withModel } from "../live-model.ts";
+import { type AnsweringDependencies, type AnsweringModel, choose, decodeFor, withModel } from "../answering.ts";
+import type { Deployment } from "../deployment.ts";
 import type { LoadedModel } from "../serving.ts";
+import { createRepository, type Repository } from "./repository.ts";
+import { requireName, selectorOf } from "./selection.ts";
 import { badInput, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
 
 export interface InferRequest {
   readonly modelName: string;
-  /** Number of a version; empty for the one that is live. */
+  /** Number of a version, or an alias; empty for the champion, or for a share of the requests the canary. */
   readonly modelVersion: string;
   readonly inputs: readonly Tensor[];
   /** Names of the outputs wanted; none means all. */
   readonly outputs: readonly string[];
+  /** Requests of one key go to the same version; empty leaves it to chance. */
+  readonly routingKey: string;
 }
 
 export interface InferResult {
@@ -34,41 +40,47 @@ export interface ModelMetadata {
   readonly properties: Readonly<Record<string, string>>;
 }
 
-export const serverMetadata = { name: "millrace", version: serverVersion, extensions: ["binary_tensor_data"] } as const;
+export const serverMetadata = {
+  name: "millrace",
+  version: serverVersion,
+  extensions: ["binary_tensor_data", "model_repository"],
+} as const;
 
-/** A model by its name and, if it is not empty, the number of a version: MODEL_NOT_FOUND for others than the one that is live. */
+/** A model by its name and the number of a version or an alias; the champion if that is empty. MODEL_NOT_FOUND if there is none such. */
 export interface OpenInference {
-  /** Whether a model is live. */
+  /** Whether there is a champion. */
   ready(): boolean;
-  /** Whether this model can answer. */
+  /** Whether this version is in memory. */
   modelReady(name: string, version: string): boolean;
-  metadata(name: string, version: string): ModelMetadata;
-  /** Runs the model. INVALID_REQUEST and the errors of images name what is wrong with which input; one bad image fails the request. */
+  /** What the version takes and gives; it is loaded if need be. */
+  metadata(name: string, version: string): Promise<ModelMetadata>;
+  /**
+   * Runs the version, which is loaded if need be. INVALID_REQUEST and the errors of images name what is wrong with which input; one bad image
+   * fails the request.
+   */
   infer(request: InferRequest, signal: AbortSignal): Promise<InferResult>;
+  readonly repository: Repository;
 }
 
-export function createOpenInference(dependencies: LiveModel): OpenInference {
-  const { deployment, modelName } = dependencies;
-  const checkName = (name: string): void => {
-    if (name !== modelName) throw notFound(`there is no model "${name}" here, only "${modelName}"`, name);
-  };
-  /** The live model, if it is the one asked for. */
-  const find = (name: string, version: string): LoadedModel => {
-    checkName(name);
-    return checkVersion(requireModel(dependencies), version);
-  };
+export function createOpenInference(dependencies: AnsweringDependencies): OpenInference {
+  const { deployment } = dependencies;
+  const checkName = (name: string): void => requireName(deployment, name);
   return {
-    ready: () => deployment.current() !== undefined,
+    ready: () => deployment.live(championAlias) !== undefined,
     modelReady: (name, version) => {
-      if (name === modelName && deployment.current() === undefined) return false;
-      find(name, version);
-      return true;
-    },
-    metadata: (name, version) => describe(find(name, version)),
-    infer: async ({ modelName: name, modelVersion, inputs, outputs }, signal) => {
       checkName(name);
-      return withModel(dependencies, async (model) => {
-        checkVersion(model, modelVersion);
+      if (version === "" || version === championAlias) return deployment.live(championAlias) !== undefined;
+      return deployment.models.state(requireVersion(deployment.log, selectorOf(version))).kind === "ready";
+    },
+    metadata: async (name, version) => {
+      checkName(name);
+      using held = await choose(dependencies, { selector: selectorOf(version || championAlias) });
+      return describe(held.model, deployment);
+    },
+    infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, signal) => {
+      checkName(name);
+      const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
+      return withModel(dependencies, { selector, routingKey }, async (model) => {
         const classified = await classifyAll(model, inputs, signal);
         return {
           modelName: name,
@@ -77,27 +89,15 @@ export function createOpenInference(dependencies: LiveModel): OpenInference {
         };
       });
     },
+    repository: createRepository(deployment),
   };
 }
 
-function checkVersion(model: LoadedModel, version: string): LoadedModel {
-  const live = String(model.version.version);
-  if (version === "" || version === live) return model;
-  throw notFound(
-    `version ${version} of model "${model.version.name}" is not live, version ${live} is`,
-    model.version.name,
-  );
-}
-
-function notFound(message: string, model: string): AppError {
-  return new AppError("MODEL_NOT_FOUND", message, { details: { model } });
-}
-
-function describe({ version, manifest }: LoadedModel): ModelMetadata {
+function describe({ version, manifest }: LoadedModel, { log }: Pick<Deployment, "log">): ModelMetadata {
   const { channels = 0, height = 0, width = 0 } = manifest.input ?? {};
   return {
     name: version.name,
-    versions: [String(version.version)],
+    versions: [...log.versions.keys()].map(String),
     platform: "onnxruntime_onnx",
     inputs: [
       { name: "image", datatype: "BYTES", shape: [-1] },
@@ -118,7 +118,7 @@ function describe({ version, manifest }: LoadedModel): ModelMetadata {
 
 /** Probabilities of each image. */
 async function classifyAll(
-  model: LoadedModel,
+  model: AnsweringModel,
   inputs: readonly Tensor[],
   signal: AbortSignal,
 ): Promise<readonly Float32Array[]> {
@@ -136,7 +136,7 @@ async function classifyAll(
 }
 
 /** How to come to the pixels of each image. */
-function decodersOf(model: LoadedModel, input: Tensor): (() => Promise<Uint8Array>)[] {
+function decodersOf(model: AnsweringModel, input: Tensor): (() => Promise<Uint8Array>)[] {
   const { name, datatype } = input;
   if (name === "image") {
     if (datatype !== "BYTES") throw badInput(name, `must be of datatype BYTES, not ${datatype}`);

@@ -12,6 +12,7 @@ import { observeCall } from "../../../lib/rpc/observed-call.ts";
 import type { HttpHandler, HttpRequest, HttpResponse } from "../../../lib/rpc/port.ts";
 import { outgoingError } from "../../../lib/rpc/server-errors.ts";
 import { type OpenInference, serverMetadata } from "./inference.ts";
+import type { Repository } from "./repository.ts";
 import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
 
 /** Largest request body: as much as a message over gRPC. */
@@ -23,6 +24,7 @@ const jsonLengthHeader = "inference-header-content-length";
 const httpStatuses: Readonly<Partial<Record<Code, number>>> = {
   [Code.Canceled]: 499,
   [Code.DeadlineExceeded]: 504,
+  [Code.FailedPrecondition]: 400,
   [Code.InvalidArgument]: 400,
   [Code.NotFound]: 404,
   [Code.ResourceExhausted]: 429,
@@ -59,7 +61,7 @@ async function answer(request: HttpRequest, answering: Answering): Promise<Reply
   try {
     const [path = ""] = (request.url ?? "").split("?", 1);
     const route = routeOf(request.method ?? "", path);
-    if (route.action !== "infer") return answerQuestion(route, inference);
+    if (route.action !== "infer") return await answerQuestion(route, request, inference);
     const call = observeCall(
       { method: GRPCInferenceService.method.modelInfer, protocol: "rest", headers: request.headers },
       logger,
@@ -77,13 +79,33 @@ async function answer(request: HttpRequest, answering: Answering): Promise<Reply
   }
 }
 
-function answerQuestion({ action, name, version }: Route, inference: OpenInference): Reply {
+async function answerQuestion(route: Route, request: HttpRequest, inference: OpenInference): Promise<Reply> {
+  const { action, name, version } = route;
   const readiness = (ready: boolean, about = {}): Reply => jsonReply(ready ? 200 : 503, { ...about, ready });
-  if (action === "server metadata") return jsonReply(200, serverMetadata);
-  if (action === "server live") return jsonReply(200, { live: true });
-  if (action === "server ready") return readiness(inference.ready());
-  if (action === "model ready") return readiness(inference.modelReady(name, version), { name });
-  return jsonReply(200, inference.metadata(name, version));
+  switch (action) {
+    case "server metadata":
+      return jsonReply(200, serverMetadata);
+    case "server live":
+      return jsonReply(200, { live: true });
+    case "server ready":
+      return readiness(inference.ready());
+    case "model ready":
+      return readiness(inference.modelReady(name, version), { name });
+    case "model metadata":
+      return jsonReply(200, await inference.metadata(name, version));
+    default:
+      return askRepository(route, request, inference.repository);
+  }
+}
+
+async function askRepository({ action, name }: Route, request: HttpRequest, repository: Repository): Promise<Reply> {
+  const { json } = await readBody(request);
+  const { ready, parameters } = parse(json.length === 0 ? Buffer.from("{}") : json, repositorySchema);
+  const version = String(parameters.version ?? "");
+  if (action === "repository index") return jsonReply(200, repository.index(ready));
+  if (action === "load") await repository.load(name, version);
+  else repository.unload(name, version);
+  return jsonReply(200, {});
 }
 
 async function infer(
@@ -91,12 +113,13 @@ async function infer(
   { json, binary }: Body,
   { inference, signal }: Answering,
 ): Promise<Reply> {
-  const { id, inputs, outputs, parameters } = parseRequest(json);
+  const { id, inputs, outputs, parameters } = parse(json, requestSchema);
   const wanted = {
     modelName,
     modelVersion,
     inputs: tensorsOf(inputs, binary),
     outputs: outputs.map(({ name }) => name),
+    routingKey: String(parameters.routing_key ?? ""),
   };
   const result = await inference.infer(wanted, signal);
   const isBinary = ({ name }: Tensor): boolean =>
@@ -106,7 +129,16 @@ async function infer(
 }
 
 interface Route {
-  readonly action: "server metadata" | "server live" | "server ready" | "model metadata" | "model ready" | "infer";
+  readonly action:
+    | "server metadata"
+    | "server live"
+    | "server ready"
+    | "model metadata"
+    | "model ready"
+    | "infer"
+    | "repository index"
+    | "load"
+    | "unload";
   /** Empty where the server is asked. */
   readonly name: string;
   readonly version: string;
@@ -117,6 +149,11 @@ function routeOf(method: string, path: string): Route {
   if (method === "GET" && path === "/v2") return { action: "server metadata", ...server };
   if (method === "GET" && path === "/v2/health/live") return { action: "server live", ...server };
   if (method === "GET" && path === "/v2/health/ready") return { action: "server ready", ...server };
+  if (method === "POST" && path === "/v2/repository/index") return { action: "repository index", ...server };
+  const [, changed, change] = /^\/v2\/repository\/models\/([^/]+)\/(load|unload)$/.exec(path) ?? [];
+  if (method === "POST" && (change === "load" || change === "unload")) {
+    return { action: change, name: decodedName(changed), version: "" };
+  }
   const [, model, version = "", action = ""] =
     /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/(ready|infer))?$/.exec(path) ?? [];
   const name = decodedName(model);
@@ -140,6 +177,7 @@ const parameters = z
     binary_data_size: z.number().int().min(0).optional(),
     binary_data: z.boolean().optional(),
     binary_data_output: z.boolean().optional(),
+    routing_key: z.union([z.string(), z.number()]).optional(),
   })
   .default({});
 
@@ -158,17 +196,21 @@ const requestSchema = z.object({
   outputs: z.array(z.object({ name: z.string(), parameters })).default([]),
 });
 
-type JsonRequest = z.output<typeof requestSchema>;
-type JsonInput = JsonRequest["inputs"][number];
+type JsonInput = z.output<typeof requestSchema>["inputs"][number];
 
-function parseRequest(json: Buffer): JsonRequest {
+const repositorySchema = z.object({
+  ready: z.boolean().default(false),
+  parameters: z.looseObject({ version: z.union([z.string(), z.number()]).optional() }).default({}),
+});
+
+function parse<Schema extends z.ZodType>(json: Buffer, schema: Schema): z.output<Schema> {
   let value: unknown;
   try {
     value = JSON.parse(json.toString("utf8"));
   } catch (cause) {
     throw new AppError("INVALID_REQUEST", "the request is no JSON", { cause });
   }
-  const result = requestSchema.safeParse(value);
+  const result = schema.safeParse(value);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   throw new AppError("INVALID_REQUEST", `${issue?.path.join(".") || "the request"}: ${issue?.message}`);

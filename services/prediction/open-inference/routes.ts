@@ -1,7 +1,9 @@
 /** The Open Inference Protocol over gRPC. */
 import {
   GRPCInferenceService,
+  type InferParameter,
   type ModelInferRequest,
+  type ModelRepositoryParameter,
   type ModelInferRequest_InferInputTensor as WireInput,
 } from "../../../gen/inference/open_inference_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
@@ -10,16 +12,19 @@ import { type ModelMetadata, type OpenInference, serverMetadata } from "./infere
 import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
 
 export function openInferenceRoutes(inference: OpenInference): RpcService {
+  const { repository } = inference;
   return rpcService(GRPCInferenceService, {
     serverLive: () => ({ live: true }),
     serverReady: () => ({ ready: inference.ready() }),
     modelReady: ({ name, version }) => ({ ready: inference.modelReady(name, version) }),
     serverMetadata: () => ({ ...serverMetadata, extensions: [...serverMetadata.extensions] }),
-    modelMetadata: ({ name, version }) => wireMetadata(inference.metadata(name, version)),
+    modelMetadata: async ({ name, version }) => wireMetadata(await inference.metadata(name, version)),
     modelInfer: async (request, { signal }) => {
       const { modelName, modelVersion, id, outputs: wanted } = request;
       const outputs = wanted.map(({ name }) => name);
-      const result = await inference.infer({ modelName, modelVersion, inputs: tensorsOf(request), outputs }, signal);
+      const routingKey = textParameter(request.parameters, "routing_key");
+      const asked = { modelName, modelVersion, inputs: tensorsOf(request), outputs, routingKey };
+      const result = await inference.infer(asked, signal);
       return {
         modelName: result.modelName,
         modelVersion: result.modelVersion,
@@ -29,7 +34,24 @@ export function openInferenceRoutes(inference: OpenInference): RpcService {
         rawOutputContents: result.outputs.map(rawFromTensor),
       };
     },
+    repositoryIndex: ({ ready }) => ({ models: [...repository.index(ready)] }),
+    repositoryModelLoad: async ({ modelName, parameters }) => {
+      await repository.load(modelName, textParameter(parameters, "version"));
+      return {};
+    },
+    repositoryModelUnload: ({ modelName, parameters }) => {
+      repository.unload(modelName, textParameter(parameters, "version"));
+      return {};
+    },
   });
+}
+
+/** A parameter that is a text or a whole number; empty if it is not given. */
+function textParameter(parameters: Record<string, InferParameter | ModelRepositoryParameter>, name: string): string {
+  const choice = parameters[name]?.parameterChoice;
+  if (choice === undefined || choice.case === undefined) return "";
+  if (choice.case === "stringParam" || choice.case === "int64Param") return String(choice.value);
+  throw new AppError("INVALID_REQUEST", `parameter ${name} must be a text`, { details: { field: "parameters" } });
 }
 
 function tensorsOf({ inputs, rawInputContents: raw }: ModelInferRequest): Tensor[] {

@@ -13,7 +13,8 @@ interface Package {
 }
 
 const { dependencies, devDependencies, optionalDependencies } = JSON.parse(read("package.json")) as Package;
-const direct = { ...dependencies, ...devDependencies, ...optionalDependencies };
+const client = JSON.parse(read("client/package.json")) as Package;
+const direct = { ...client.dependencies, ...dependencies, ...devDependencies, ...optionalDependencies };
 
 /** Licence by package, from the rows of the tables whose first cell is a package. */
 const documented = new Map(
@@ -32,6 +33,14 @@ test("the licences in docs/dependencies.md are those of the installed packages",
     // Only an optional dependency may be missing.
     if (installed === undefined) assert.ok(name in (optionalDependencies ?? {}), `${name} is not installed`);
     else assert.equal(licence, installed, name);
+  }
+});
+
+test("the client depends on the versions that are tested here", () => {
+  for (const [name, version] of Object.entries(client.dependencies ?? {})) {
+    const installed = JSON.parse(read(`node_modules/${name}/package.json`)) as { version: string };
+    assert.equal(version, installed.version, name);
+    assert.equal(version, dependencies?.[name] ?? version, name);
   }
 });
 

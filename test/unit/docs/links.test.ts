@@ -6,9 +6,14 @@ import { test } from "node:test";
 const root = join(import.meta.dirname, "../../..");
 const below = (folder: string) =>
   readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((path) => join(folder, path));
-const pages = ["README.md", "CONTRIBUTING.md", ...below("docs"), ...below("deploy")].filter(
-  (path) => path.endsWith(".md") && existsSync(join(root, path)),
-);
+const pages = [
+  "README.md",
+  "CONTRIBUTING.md",
+  "client/README.md",
+  "examples/README.md",
+  ...below("docs"),
+  ...below("deploy"),
+].filter((path) => path.endsWith(".md") && existsSync(join(root, path)));
 const read = (page: string) => readFileSync(join(root, page), "utf8");
 
 /** Anchors of a page's headings, as GitHub makes them. */
@@ -37,7 +42,7 @@ test("links within the repository lead to a file and a heading that are there", 
 test("files and folders that the pages name exist", () => {
   for (const page of pages) {
     for (const [, path = ""] of read(page).matchAll(
-      /`((?:bench|cli|deploy|docs|lib|proto|scripts|services|test)\/[\w./-]+)`/g,
+      /`((?:bench|cli|client|deploy|docs|examples|lib|proto|scripts|services|test)\/[\w./-]+)`/g,
     )) {
       assert.ok(existsSync(join(root, path)), `${page}: ${path}`);
     }

@@ -10,6 +10,7 @@ import { createLogger, type Logger } from "../../../lib/log.ts";
 import { createHealth, type Health } from "../../../lib/rpc/health.ts";
 import { createRpcServer, type ListeningServer, type RpcServerOptions, rpcService } from "../../../lib/rpc/server.ts";
 import { withSpan } from "../../../lib/telemetry/spans.ts";
+import { partialService } from "../../helpers/partial-service.ts";
 
 /** A server's connections must be gone within this time after its clients are closed. */
 const leakTimeoutMs = 5_000;
@@ -39,7 +40,7 @@ export async function startServer(t: TestContext, options: Partial<RpcServerOpti
   const wait = (signal: AbortSignal) => announce(signal);
   const server = createRpcServer({
     services: [
-      rpcService(PredictionService, predictionService(wait)),
+      partialService(PredictionService, predictionService(wait)),
       rpcService(PipelineService, pipelineService(wait)),
     ],
     health,
@@ -79,7 +80,7 @@ export async function rejection(promise: Promise<unknown>): Promise<unknown> {
   );
 }
 
-function predictionService(wait: (signal: AbortSignal) => void): ServiceImpl<typeof PredictionService> {
+function predictionService(wait: (signal: AbortSignal) => void): Partial<ServiceImpl<typeof PredictionService>> {
   return {
     async predict({ input }, { signal }) {
       const label = input.case === "image" ? new TextDecoder().decode(input.value) : "";
@@ -95,8 +96,6 @@ function predictionService(wait: (signal: AbortSignal) => void): ServiceImpl<typ
       return { predictions: [{ label, classIndex: 1, probability: 0.5 }] };
     },
     getModel: () => ({ classes: ["cat", "dog"] }),
-    predictBatch: () => ({}),
-    updateBatching: () => ({}),
   };
 }
 

@@ -249,14 +249,15 @@ test("another model, another version and another path are not found", async (t) 
   const client = grpcClient(t, server);
   const inputs = [input("pixels", "UINT8", shape)];
   const rawInputContents = [pixels];
-  for (const other of [{ modelName: "other" }, { modelName: "test", modelVersion: "2" }]) {
+  for (const other of [{ modelName: "other" }, { modelName: "test", modelVersion: "3" }]) {
     await assert.rejects(client.modelInfer({ ...other, inputs, rawInputContents }), { code: "MODEL_NOT_FOUND" });
   }
   await assert.rejects(client.modelMetadata({ name: "other" }), { code: "MODEL_NOT_FOUND" });
   const statusOf = async (path: string) => (await fetch(server.url + path)).status;
   const paths = [
     "/v2/models/other",
-    "/v2/models/test/versions/2",
+    "/v2/models/test/versions/3",
+    "/v2/models/test/versions/none",
     "/v2/models/test/stop",
     "/v2/models/%",
     "/v2/x",
@@ -277,13 +278,13 @@ test("server and model describe themselves, and say whether they are ready", asy
     return [response.status, await response.json()];
   };
   const metadata = await client.modelMetadata({ name: "test" });
-  assert.deepEqual([metadata.name, metadata.versions, metadata.platform], ["test", ["1"], "onnxruntime_onnx"]);
+  assert.deepEqual([metadata.name, metadata.versions, metadata.platform], ["test", ["1", "2"], "onnxruntime_onnx"]);
   assert.deepEqual(metadata.inputs[1]?.shape, [-1n, 3n, 16n, 16n]);
   const [, described] = await get("/v2/models/test/versions/1");
   assert.deepEqual(described.inputs[1], { name: "pixels", datatype: "UINT8", shape: [-1, 3, 16, 16] });
   assert.equal(described.properties.classes, "cat,dog,fox");
   const { name, extensions } = await client.serverMetadata({});
-  assert.deepEqual([name, extensions], ["millrace", ["binary_tensor_data"]]);
+  assert.deepEqual([name, extensions], ["millrace", ["binary_tensor_data", "model_repository"]]);
   assert.equal((await get("/v2"))[1].name, "millrace");
 
   const readiness = async () => [
@@ -293,7 +294,7 @@ test("server and model describe themselves, and say whether they are ready", asy
     (await get("/v2/models/test/ready"))[0],
   ];
   assert.deepEqual(await readiness(), [true, true, 200, 200]);
-  server.unload();
+  server.withdraw();
   assert.deepEqual(await readiness(), [false, false, 503, 503]);
   assert.equal((await client.serverLive({})).live, true);
   assert.deepEqual(await get("/v2/health/live"), [200, { live: true }]);

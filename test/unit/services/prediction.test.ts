@@ -6,37 +6,32 @@ import { Code } from "@connectrpc/connect";
 import sharp from "sharp";
 import { ErrorInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts";
 import {
+  GetModelRequestSchema,
   PredictBatchRequestSchema,
   PredictRequestSchema,
   type PredictResponse,
+  PredictStreamRequestSchema,
+  type PredictStreamResponse,
   UpdateBatchingRequestSchema,
 } from "../../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { createImageFetcher } from "../../../lib/images/image-url.ts";
 import type { BatchSettings } from "../../../services/prediction/batcher.ts";
 import { createPrediction, type Prediction } from "../../../services/prediction/handlers.ts";
-import { startServedModel } from "../../helpers/served-model.ts";
+import { type ServingOptions, startServing } from "../../helpers/served-model.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
 
 const defaults: BatchSettings = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
 const never = new AbortController().signal;
 
-async function startPrediction(t: TestContext, settings: Partial<BatchSettings> = {}): Promise<Prediction> {
-  let batching = { ...defaults, ...settings };
-  const model = await startServedModel(await tempFolder(t), batching);
-  t.after(() => model[Symbol.asyncDispose]());
-  const deployment = {
-    current: () => model,
-    get batching() {
-      return batching;
-    },
-    set batching(next: BatchSettings) {
-      model.setBatching(next);
-      batching = next;
-    },
-  };
-  const fetchImage = createImageFetcher([]);
-  return createPrediction({ deployment, modelName: "test", fetchImage });
+async function startPrediction(
+  t: TestContext,
+  settings: Partial<BatchSettings> = {},
+  options: Partial<ServingOptions> = {},
+): Promise<Prediction> {
+  const serving = await startServing(await tempFolder(t), { batching: { ...defaults, ...settings }, ...options });
+  t.after(() => serving[Symbol.asyncDispose]());
+  return createPrediction({ ...serving, fetchImage: createImageFetcher([]) });
 }
 
 /** Pictures that no two are alike, so that an answer that went to another's image shows. */
@@ -139,4 +134,47 @@ test("batching changes while it serves; what is not named stays", async (t) => {
   const answers = await Promise.all(Array.from({ length: 10 }, () => predict(prediction, image)));
   assert.ok(answers.every(({ timings }) => timings?.batchSize === 1));
   assert.equal(update({}).maxBatchSize, 1);
+});
+
+test("raw pixels are classified as they are, and another number of bytes is refused with the shape that is wanted", async (t) => {
+  const prediction = await startPrediction(t);
+  const send = (value: Uint8Array) =>
+    prediction.predict(create(PredictRequestSchema, { input: { case: "pixels", value } }), never);
+  const encoded = await predict(prediction, await picture(3));
+  const { data } = await sharp(await picture(3))
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  const planes = Uint8Array.from({ length: 768 }, (_, index) => data[(index % 256) * 3 + Math.floor(index / 256)] ?? 0);
+  assertSame(byClass(await send(planes)), byClass(encoded), "pixels");
+  await assert.rejects(send(planes.subarray(1)), { code: "INVALID_REQUEST", message: /767 bytes.*3 x 16 x 16 = 768/ });
+});
+
+test("a stream is answered in its order; a broken image is an answer, and the stream goes on", async (t) => {
+  const prediction = await startPrediction(t);
+  const images = await Promise.all(Array.from({ length: 150 }, (_, index) => picture(index)));
+  images[7] = Buffer.from("no image");
+  async function* requests() {
+    for (const value of images) {
+      yield create(PredictStreamRequestSchema, { request: { input: { case: "image", value } } });
+    }
+  }
+  const results: PredictStreamResponse[] = [];
+  for await (const response of prediction.predictStream(requests(), never)) results.push(response);
+  assert.equal(results.length, images.length);
+  for (const [index, { result }] of results.entries()) {
+    assert.equal(result.case, index === 7 ? "error" : "response", `image ${index}`);
+    if (result.case !== "response" || index % 10 !== 0) continue;
+    assertSame(byClass(result.value), byClass(await predict(prediction, images[index] ?? Buffer.alloc(0))), `${index}`);
+  }
+});
+
+test("GetModel describes the champion, or the version that is named", async (t) => {
+  const prediction = await startPrediction(t, {}, { versions: 2 });
+  const describe = (model?: { selector: { case: "version"; value: number } }) =>
+    prediction.describe(create(GetModelRequestSchema, { ...(model && { model }) }));
+  const champion = await describe();
+  assert.deepEqual([champion.model?.version, champion.classes, champion.input?.width], [1, ["cat", "dog", "fox"], 16]);
+  const second = await describe({ selector: { case: "version", value: 2 } });
+  assert.equal(second.model?.version, 2);
+  assert.notEqual(second.model?.digest, champion.model?.digest);
 });

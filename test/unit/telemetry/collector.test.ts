@@ -8,7 +8,7 @@ import { text } from "node:stream/consumers";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-const program = fileURLToPath(new URL("one-span-program.ts", import.meta.url));
+const program = fileURLToPath(new URL("one-signal-program.ts", import.meta.url));
 
 interface Outcome {
   readonly exitCode: number | null;
@@ -52,11 +52,14 @@ async function listenOn(t: TestContext, server: Server): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
+/** What the program sends, by the path it goes to over HTTP. */
+const signals = { "/v1/traces": "the only span", "/v1/metrics": "the only metric", "/v1/logs": "the only line" };
+
 for (const protocol of ["http/protobuf", "http/json"]) {
-  test(`spans reach a collector over ${protocol}`, async (t) => {
-    const bodies: string[] = [];
+  test(`spans, metrics and log lines reach a collector over ${protocol}`, async (t) => {
+    const bodies = new Map<string, string>();
     const collector = createHttpServer(async (request, response) => {
-      bodies.push(`${request.url} ${await text(request)}`);
+      bodies.set(String(request.url), await text(request));
       response.end();
     });
     const endpoint = await listenOn(t, collector);
@@ -65,11 +68,12 @@ for (const protocol of ["http/protobuf", "http/json"]) {
       OTEL_EXPORTER_OTLP_PROTOCOL: protocol,
     });
     assert.deepEqual([exitCode, warnings], [0, []]);
-    assert.match(bodies.join(), /^\/v1\/traces .*the only span/s);
+    assert.deepEqual([...bodies.keys()].sort(), Object.keys(signals).sort());
+    for (const [path, content] of Object.entries(signals)) assert.match(bodies.get(path) ?? "", RegExp(content), path);
   });
 }
 
-test("spans reach a collector over grpc", async (t) => {
+test("the same over grpc", async (t) => {
   const bodies: string[] = [];
   const collector = createHttp2Server();
   collector.on("stream", async (stream, headers) => {
@@ -80,11 +84,29 @@ test("spans reach a collector over grpc", async (t) => {
   });
   const endpoint = await listenOn(t, collector);
   const { exitCode, warnings } = await runWith({
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: endpoint,
+    OTEL_EXPORTER_OTLP_ENDPOINT: endpoint,
     OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
   });
   assert.deepEqual([exitCode, warnings], [0, []]);
-  assert.match(bodies.join(), /TraceService\/Export .*the only span/s);
+  const all = bodies.join("\n");
+  assert.match(all, /TraceService\/Export .*the only span/s);
+  assert.match(all, /MetricsService\/Export .*the only metric/s);
+  assert.match(all, /LogsService\/Export .*the only line/s);
+});
+
+test("a signal goes where its own variable says, or nowhere", async (t) => {
+  const paths: string[] = [];
+  const collector = createHttpServer((request, response) => {
+    paths.push(String(request.url));
+    request.resume().on("end", () => response.end());
+  });
+  const endpoint = await listenOn(t, collector);
+  await runWith({ OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: `${endpoint}/only/metrics` });
+  assert.deepEqual([...new Set(paths)], ["/only/metrics"]);
+  paths.length = 0;
+  const none = { OTEL_TRACES_EXPORTER: "none", OTEL_METRICS_EXPORTER: "none" };
+  await runWith({ OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, ...none });
+  assert.deepEqual([...new Set(paths)], ["/v1/logs"]);
 });
 
 test("a collector that is down delays the end by little", async () => {
@@ -107,7 +129,7 @@ test("a collector that never answers delays the end by little", async (t) => {
   assert.ok(outcome.lingeredMs < 4_000, `the process lingered for ${outcome.lingeredMs} ms`);
 });
 
-test("a collector that refuses causes one warning", async (t) => {
+test("a collector that refuses spans, metrics and log lines causes one warning in all", async (t) => {
   const collector = createHttpServer((_request, response) => {
     response.writeHead(400);
     response.end();

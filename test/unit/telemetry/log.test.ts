@@ -46,3 +46,25 @@ test("a line below the level is not written", () => {
   );
   assert.deepEqual(lines, []);
 });
+
+test("a copy gets the same lines, of the same level and above", () => {
+  const lines: string[] = [];
+  const copied: string[] = [];
+  const logger = createLogger({
+    service: "training",
+    level: "debug",
+    destination: { write: (line) => lines.push(line) },
+    copy: { write: (line) => copied.push(line) },
+  });
+  logger.trace("below the level");
+  logger.debug({ event: "test.quiet" });
+  logger.child({ stage: "training" }).error({ event: "test.loud" });
+  assert.deepEqual(
+    copied.map((line) => [JSON.parse(line).event, JSON.parse(line).level]),
+    [
+      ["test.quiet", "debug"],
+      ["test.loud", "error"],
+    ],
+  );
+  assert.deepEqual(copied, lines);
+});

@@ -1,0 +1,58 @@
+/** What a server uses, as Linux tells it; elsewhere every figure is NaN. */
+import { readdir, readFile } from "node:fs/promises";
+
+/** Linux counts processor time in hundredths of a second for every program, whatever its own clock. */
+const ticksPerSecond = 100;
+
+export interface Usage {
+  /** Processor time so far, in user and system mode. */
+  readonly cpuSeconds: number;
+  /** Memory in MB; what processes share is counted once (proportional set size). */
+  readonly memoryMb: number;
+}
+
+/** What a process and all that it has started use together. */
+export async function usageOf(pid: number): Promise<Usage> {
+  const stats = await allProcesses();
+  if (stats.size === 0) return { cpuSeconds: Number.NaN, memoryMb: Number.NaN };
+  const family = descendants(pid, stats);
+  const memories = await Promise.all(family.map(memoryMbOf));
+  return {
+    cpuSeconds: family.reduce((sum, member) => sum + (stats.get(member)?.cpuSeconds ?? 0), 0),
+    memoryMb: memories.reduce((sum, memory) => sum + memory, 0),
+  };
+}
+
+interface ProcessStat {
+  readonly parent: number;
+  readonly cpuSeconds: number;
+}
+
+async function allProcesses(): Promise<Map<number, ProcessStat>> {
+  const names = await readdir("/proc").catch(() => []);
+  const pids = names.map(Number).filter(Number.isInteger);
+  const entries = await Promise.all(
+    pids.map(async (pid): Promise<[number, ProcessStat] | undefined> => {
+      // A process may end at any time.
+      const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => undefined);
+      if (text === undefined) return undefined;
+      // The second field, the name in parentheses, may hold anything; the third is the first behind it (man 5 proc).
+      const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+      const cpuSeconds = (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+      return [pid, { parent: Number(fields[1]), cpuSeconds }];
+    }),
+  );
+  return new Map(entries.filter((entry) => entry !== undefined));
+}
+
+function descendants(pid: number, stats: ReadonlyMap<number, ProcessStat>): number[] {
+  const children = [...stats].filter(([, { parent }]) => parent === pid);
+  return [pid, ...children.flatMap(([child]) => descendants(child, stats))];
+}
+
+async function memoryMbOf(pid: number): Promise<number> {
+  // A process may end at any time.
+  const text = await readFile(`/proc/${pid}/smaps_rollup`, "utf8").catch(() => "");
+  const kilobytes = /^Pss:\s+(\d+) kB$/m.exec(text)?.[1];
+  return Number(kilobytes ?? 0) / 1024;
+}

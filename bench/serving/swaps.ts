@@ -1,0 +1,70 @@
+/** What callers notice when the model is exchanged under load, again and again. */
+import { setTimeout as delay } from "node:timers/promises";
+import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
+import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
+import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
+import type { Hub } from "./millrace.ts";
+import { createRows, median, ratios, type Table } from "./table.ts";
+import { predictGrpc as wire } from "./wires.ts";
+
+const wantedSlowdown = 3;
+const pollMs = 10;
+const deadlineMs = 30_000;
+
+const columns = [
+  ...usualColumns.slice(0, 3),
+  { key: "refused", title: "refused/s", digits: 0 },
+  { key: "failed", title: "failed", digits: 0 },
+  { key: "swapMs", title: "ms from promotion to live", digits: 0 },
+  ...usualColumns.slice(4),
+];
+
+const names = { without: "without swaps", during: "during swaps" };
+
+export async function measureSwaps(bench: Bench): Promise<Table> {
+  const { options, hub } = bench;
+  await using server = await hub.startService();
+  const client = createClient(PredictionService, { address: server.address, retry: false });
+  await warmUp(bench, server, wire);
+  const closed = { kind: "closed", inFlight: usualInFlight } as const;
+  const { answered } = await measure(bench, { server, wire, arrivals: closed });
+  const arrivals = { kind: "open", perSecond: answered / 2 } as const;
+  const rows = createRows();
+  for (let round = 0; round < options.rounds; round++) {
+    rows.add(names.without, await measure(bench, { server, wire, arrivals }));
+    const tookMs: number[] = [];
+    const meanwhile = async (): Promise<void> => {
+      for (let swap = 0; swap < options.swaps; swap++) tookMs.push(await swapModel(hub, client));
+    };
+    rows.add(names.during, {
+      ...(await measure(bench, { server, wire, arrivals, meanwhile })),
+      swapMs: median(tookMs),
+    });
+  }
+  client.close();
+  const total = (key: string): number => rows.values(names.during, key).reduce((sum, count) => sum + count, 0);
+  const slowdown = median(ratios(rows.values(names.during, "p99"), rows.values(names.without, "p99")));
+  return {
+    title: `${options.swaps} swaps a round under half of the highest rate, JPEGs by Predict over gRPC`,
+    columns,
+    rows: rows.all(),
+    verdicts: [
+      `failed during ${options.rounds * options.swaps} swaps: ${total("failed")}; refused a second: ${total("refused").toFixed(1)}; wanted: 0`,
+      `p99 during swaps: ${slowdown.toFixed(1)} times that without; wanted: under ${wantedSlowdown} times`,
+    ],
+  };
+}
+
+/** Promotes the version that does not answer, and returns the milliseconds until it does. */
+async function swapModel(hub: Hub, client: RpcClient<typeof PredictionService>): Promise<number> {
+  const live = async (): Promise<number> => (await client.getModel({})).model?.version ?? 0;
+  const next = (await live()) === 1 ? 2 : 1;
+  const startedMs = performance.now();
+  await hub.promote(next);
+  while ((await live()) !== next) {
+    if (performance.now() - startedMs > deadlineMs)
+      throw new Error(`version ${next} is not live within ${deadlineMs} ms`);
+    await delay(pollMs);
+  }
+  return performance.now() - startedMs;
+}

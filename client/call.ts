@@ -1,0 +1,119 @@
+import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShape } from "@bufbuild/protobuf";
+import {
+  Code,
+  ConnectError,
+  type ContextValues,
+  type StreamResponse,
+  type Transport,
+  type UnaryResponse,
+} from "@connectrpc/connect";
+
+/** A transport of Connect that may hold connections. */
+export interface ClientTransport extends Transport {
+  /** Ends calls under way and frees the connections. */
+  close?(): void;
+}
+
+/** What the constructor of Headers takes: a record, pairs or Headers. */
+export type HeadersSource = NonNullable<ConstructorParameters<typeof Headers>[0]>;
+
+interface CallSettings {
+  readonly signal: AbortSignal | undefined;
+  /** Time until the call fails, in milliseconds. Undefined or 0: none. */
+  readonly timeoutMs: number | undefined;
+  readonly headers: HeadersSource | undefined;
+  readonly contextValues: ContextValues | undefined;
+  /** Called with the address before each try. */
+  readonly onTry?: (baseUrl: string) => void;
+}
+
+interface UnaryCall extends CallSettings {
+  readonly kind: "unary";
+  readonly method: DescMethodUnary;
+  readonly input: MessageInitShape<DescMessage>;
+}
+
+interface StreamCall extends CallSettings {
+  readonly kind: "stream";
+  readonly method: DescMethodStreaming;
+  readonly input: AsyncIterable<MessageInitShape<DescMessage>>;
+}
+
+/** A call as the layers of the client see it: what Connect gives a transport as six parameters, in one object. */
+export type Call = UnaryCall | StreamCall;
+
+/** Makes a call. A stream of answers has begun when the promise resolves: what fails before its first message rejects it. */
+export type Send = (call: Call) => Promise<UnaryResponse | StreamResponse>;
+
+/** Adds something to every call, such as retries. */
+export type Layer = (next: Send) => Send;
+
+/** The transport that Connect's clients take, from a function that makes calls. */
+export function transportFromSend(send: Send): Transport {
+  return {
+    unary: (method, signal, timeoutMs, headers, input, contextValues) =>
+      // What comes back is an answer of the method that was asked for; layers know methods without their types.
+      send({ kind: "unary", method, signal, timeoutMs, headers, input, contextValues }) as Promise<never>,
+    async stream(method, signal, timeoutMs, headers, messages, contextValues) {
+      const input = method.methodKind === "server_streaming" ? await repeatable(messages) : messages;
+      return send({ kind: "stream", method, signal, timeoutMs, headers, input, contextValues }) as Promise<never>;
+    },
+  };
+}
+
+/** Makes calls over a transport. A connection that breaks is UNAVAILABLE, as in other gRPC clients. */
+export function sendOver(transport: Transport): Send {
+  return async (call) => {
+    const { signal, timeoutMs, headers, contextValues } = call;
+    try {
+      if (call.kind === "unary") {
+        return await transport.unary(call.method, signal, timeoutMs, headers, call.input, contextValues);
+      }
+      const response = await transport.stream(call.method, signal, timeoutMs, headers, call.input, contextValues);
+      return call.method.methodKind === "server_streaming" ? await begun(response, signal) : response;
+    } catch (error) {
+      throw brokenConnection(error, signal);
+    }
+  };
+}
+
+async function begun(response: StreamResponse, signal: AbortSignal | undefined): Promise<StreamResponse> {
+  const messages = response.message[Symbol.asyncIterator]();
+  const first = await messages.next();
+  async function* rest() {
+    try {
+      for (let item = first; !item.done; item = await messages.next()) yield item.value;
+    } catch (error) {
+      throw brokenConnection(error, signal);
+    }
+  }
+  return { ...response, message: rest() };
+}
+
+/**
+ * connect-node reports a connection that broke as ABORTED or CANCELED, which look like answers, and some of Node's errors as INTERNAL.
+ * Answers of a Millrace server have details, and a caller who cancels has an aborted signal.
+ */
+function brokenConnection(thrown: unknown, signal: AbortSignal | undefined): ConnectError {
+  const error = ConnectError.from(thrown);
+  if (signal?.aborted || error.details.length > 0) return error;
+  const ended = error.code === Code.Aborted || error.code === Code.Canceled;
+  if (!ended && !isConnectionError(error.cause)) return error;
+  return new ConnectError(error.rawMessage, Code.Unavailable, error.metadata, undefined, error);
+}
+
+/** Whether the operating system refused, or a server that is about to stop: it refuses calls that it has not looked at. */
+function isConnectionError(cause: unknown): boolean {
+  return cause instanceof Error && ("syscall" in cause || cause.message.includes("NGHTTP2_REFUSED_STREAM"));
+}
+
+/** The messages of a request, to be read as often as there are tries. */
+async function repeatable<T>(messages: AsyncIterable<T>): Promise<AsyncIterable<T>> {
+  const kept: T[] = [];
+  for await (const message of messages) kept.push(message);
+  return {
+    async *[Symbol.asyncIterator]() {
+      yield* kept;
+    },
+  };
+}

@@ -1,0 +1,146 @@
+/** Answering with one of the versions, whichever protocol asks. */
+import { context, type Link, type SpanContext, TraceFlags, trace } from "@opentelemetry/api";
+import type { ModelManifest, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import { AppError } from "../../lib/errors.ts";
+import { decodeImage } from "../../lib/images/decode-image.ts";
+import { canaryAlias, championAlias, requireVersion, type VersionSelector } from "../../lib/registry/model-log.ts";
+import { recordDecoding } from "../../lib/telemetry/serving-metrics.ts";
+import { withSpan } from "../../lib/telemetry/spans.ts";
+import type { AnswerLog } from "./answer-log.ts";
+import type { Batched, SubmitOptions } from "./batcher.ts";
+import type { Deployment } from "./deployment.ts";
+import type { HeldModel } from "./model-cache.ts";
+import { takesCanary } from "./routing.ts";
+import type { Classification, LoadedModel } from "./serving.ts";
+import { mirror } from "./shadow.ts";
+
+export interface AnsweringDependencies {
+  readonly deployment: Pick<Deployment, "log" | "live" | "models" | "batching">;
+  readonly answers: AnswerLog;
+}
+
+/** Which version shall answer. */
+export interface ModelChoice {
+  /** Default: the champion, or for a share of the requests the canary. */
+  readonly selector?: VersionSelector | { readonly case: undefined } | undefined;
+  /** Requests of one key go the same way; empty by default, which leaves it to chance. */
+  readonly routingKey?: string;
+}
+
+/** What the network says of one image, and the answer's name. */
+export interface Answer extends Classification {
+  readonly predictionId: string;
+}
+
+/** A version as a call sees it: what it answers is noted, and its images are mirrored to the shadow. */
+export interface AnsweringModel {
+  readonly version: ModelVersion;
+  readonly manifest: ModelManifest;
+  /** As {@link LoadedModel.classify}. */
+  classify(decode: () => Promise<Uint8Array>, options?: SubmitOptions): Promise<Batched<Answer>>;
+}
+
+/**
+ * Answers with the version that is chosen, which stays in memory until it has answered; it is loaded if need be. MODEL_NOT_READY before the
+ * first champion, MODEL_NOT_FOUND for a version that does not exist.
+ */
+export async function withModel<T>(
+  dependencies: AnsweringDependencies,
+  choice: ModelChoice,
+  answerWith: (model: AnsweringModel) => Promise<T>,
+): Promise<T> {
+  using held = await choose(dependencies, choice);
+  const { model } = held;
+  const settings = { attributes: attributesOf(model), links: linksTo(model) };
+  const isRouted = choice.selector?.case === undefined;
+  const answer = await withSpan("classify", settings, () => answerWith(answering(dependencies, model, isRouted)));
+  await noteFirstAnswer(model);
+  return answer;
+}
+
+/** Holds the version that is chosen. Errors as {@link withModel}. */
+export async function choose(
+  { deployment }: AnsweringDependencies,
+  { selector, routingKey = "" }: ModelChoice,
+): Promise<HeldModel> {
+  const { log, models } = deployment;
+  if (selector?.case === "alias") {
+    const live = selector.value === championAlias ? requireChampion(deployment) : deployment.live(selector.value);
+    return models.hold(live?.version ?? requireVersion(log, selector));
+  }
+  if (selector?.case !== undefined) return models.hold(requireVersion(log, selector));
+  const champion = requireChampion(deployment);
+  const canary = deployment.live(canaryAlias);
+  const isCanary = canary !== undefined && takesCanary(routingKey, canary.version, log.shares.get(canaryAlias) ?? 0);
+  return models.hold(isCanary ? canary.version : champion.version);
+}
+
+function requireChampion({ log, live }: AnsweringDependencies["deployment"]): LoadedModel {
+  const model = live(championAlias);
+  if (model !== undefined) return model;
+  const text = `no version of model "${log.name}" is live yet; run the pipeline (npm start) or promote a version`;
+  throw new AppError("MODEL_NOT_READY", text, { details: { model: log.name } });
+}
+
+function answering(dependencies: AnsweringDependencies, model: LoadedModel, isRouted: boolean): AnsweringModel {
+  const { version, manifest } = model;
+  return {
+    version,
+    manifest,
+    async classify(decode, options) {
+      let pixels: Uint8Array = new Uint8Array();
+      const decodeOnce = async () => {
+        pixels = await decode();
+        return pixels;
+      };
+      const batched = await model.classify(decodeOnce, options);
+      const predictionId = dependencies.answers.note(model, pixels, batched.output);
+      if (isRouted) mirror(dependencies, { model, pixels, answer: batched.output });
+      return { ...batched, output: { ...batched.output, predictionId } };
+    },
+  };
+}
+
+/** Decodes an image to the pixels that a model takes, uint8 [C, H, W]. */
+export async function decodeFor(
+  { manifest }: Pick<AnsweringModel, "manifest">,
+  image: Uint8Array,
+): Promise<Uint8Array> {
+  const { height = 0, width = 0, channels = 0 } = manifest.input ?? {};
+  const startedMs = performance.now();
+  const pixels = await decodeImage(image, { height, width, channels });
+  recordDecoding(performance.now() - startedMs);
+  return pixels;
+}
+
+function attributesOf({ version }: LoadedModel) {
+  return {
+    "millrace.model.name": version.name,
+    "millrace.model.version": version.version,
+    "millrace.dataset.digest": version.lineage?.datasetDigest ?? "",
+  };
+}
+
+/** A link to the trace of the run that trained the model: from an answer, one click to where it came from. */
+function linksTo({ version }: LoadedModel): Link[] {
+  const training = trainingSpan(version);
+  return training === undefined
+    ? []
+    : [{ context: training, attributes: { "millrace.run.id": version.lineage?.runId ?? "" } }];
+}
+
+function trainingSpan({ lineage }: ModelVersion): SpanContext | undefined {
+  if (!lineage?.traceId || !lineage.spanId) return undefined;
+  return { traceId: lineage.traceId, spanId: lineage.spanId, traceFlags: TraceFlags.SAMPLED, isRemote: true };
+}
+
+/** The run's trace ends with the first answer of its model, linked to the caller's own trace. */
+async function noteFirstAnswer(model: LoadedModel): Promise<void> {
+  const parent = model.firstAnswerParent;
+  if (parent === undefined) return;
+  model.firstAnswerParent = undefined;
+  const caller = trace.getActiveSpan()?.spanContext();
+  const links = caller === undefined ? [] : [{ context: caller }];
+  const settings = { parent: trace.setSpanContext(context.active(), parent), attributes: attributesOf(model), links };
+  await withSpan("first prediction", settings, () => undefined);
+}

@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
+import { type TestContext, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { createMillraceClient } from "../../../client/client.ts";
+import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
+import { createLogger } from "../../../lib/log.ts";
+import { createHealth } from "../../../lib/rpc/health.ts";
+import { createRpcServer, type ListeningServer } from "../../../lib/rpc/server.ts";
+import { partialService } from "../../helpers/partial-service.ts";
+import { connectClient, startPredictionServer } from "./prediction-server.ts";
+
+/** A server that counts its calls. */
+async function startCounting(t: TestContext) {
+  const calls = { count: 0 };
+  const getModel = () => ({ classes: [String(++calls.count)] });
+  return { calls, server: await startPredictionServer(t, { getModel }) };
+}
+
+/** A port that hangs up on everyone, and counts them. */
+async function startHangingUp(port = 0) {
+  const calls = { count: 0 };
+  const server = createServer((socket) => {
+    calls.count++;
+    socket.on("error", () => {});
+    socket.destroy();
+  });
+  server.listen(port, "127.0.0.1");
+  await once(server, "listening");
+  return { calls, server, port: (server.address() as AddressInfo).port };
+}
+
+/** A server on a port that must be this one. */
+function startOnPort(port: number, getModel: () => { classes: string[] }): Promise<ListeningServer> {
+  const server = createRpcServer({
+    services: [partialService(PredictionService, { getModel })],
+    health: createHealth(),
+    logger: createLogger({ service: "test", level: "silent" }),
+  });
+  return server.listen({ host: "127.0.0.1", port });
+}
+
+test("several addresses are called in turn", async (t) => {
+  const servers = [await startCounting(t), await startCounting(t), await startCounting(t)];
+  const { predictions } = connectClient(servers.map(({ server }) => server));
+  for (let call = 0; call < 30; call++) await predictions.getModel({});
+  assert.deepEqual(
+    servers.map(({ calls }) => calls.count),
+    [10, 10, 10],
+  );
+});
+
+test("an address that fails is left out, so that its failures cost no call, and comes back", async (t) => {
+  const healthy = await startCounting(t);
+  const failing = await startHangingUp();
+  const urls = [healthy.server.url, `http://127.0.0.1:${failing.port}`];
+  const millrace = createMillraceClient({ baseUrl: urls });
+  healthy.server.closeLater(() => millrace.close());
+  // Failures of calls that were under way together are one: otherwise it would now be left out for the longest time.
+  await Promise.all(Array.from({ length: 20 }, () => millrace.predictions.getModel({})));
+  const askedTogether = failing.calls.count;
+  for (let call = 0; call < 30; call++) await millrace.predictions.getModel({});
+  // Each time that it is left out again takes longer: calls that take less than minutes find it a few times.
+  const askedLater = failing.calls.count - askedTogether;
+  assert.ok(askedTogether >= 1 && askedLater <= 5, `asked ${askedTogether} and ${askedLater} times`);
+  assert.equal(healthy.calls.count, 50);
+
+  failing.server.close();
+  await once(failing.server, "close");
+  let callsAfter = 0;
+  const recovered = await startOnPort(failing.port, () => ({ classes: [String(++callsAfter)] }));
+  t.after(() => recovered.close(1_000));
+  const giveUpAtMs = performance.now() + 10_000;
+  while (callsAfter === 0) {
+    assert.ok(performance.now() < giveUpAtMs, "it did not come back");
+    await millrace.predictions.getModel({});
+    await delay(50);
+  }
+});
+
+test("a server that stops in order costs no call", async (t) => {
+  const staying = await startCounting(t);
+  let answered = 0;
+  const stopping = await startOnPort(0, () => ({ classes: [String(++answered)] }));
+  const millrace = createMillraceClient({ baseUrl: [staying.server.url, stopping.url] });
+  staying.server.closeLater(() => millrace.close());
+  const callAgain = async () => {
+    for (let call = 0; call < 50; call++) await millrace.predictions.getModel({});
+  };
+  const callers = Promise.all(Array.from({ length: 8 }, callAgain));
+  while (answered < 50) await new Promise(setImmediate);
+  await stopping.close();
+  await callers;
+  assert.equal(staying.calls.count + answered, 400);
+});
+
+test("where all addresses fail they are called all the same", async (t) => {
+  const failing = await startHangingUp();
+  t.after(() => failing.server.close());
+  const millrace = createMillraceClient({ baseUrl: `http://127.0.0.1:${failing.port}`, retries: 0 });
+  await Promise.allSettled([millrace.predictions.getModel({})]);
+  const before = failing.calls.count;
+  await Promise.allSettled([millrace.predictions.getModel({})]);
+  assert.ok(failing.calls.count > before, "it was not called again");
+});

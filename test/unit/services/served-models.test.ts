@@ -1,0 +1,71 @@
+/** The versions that there are and what of them is in memory, as both APIs show and change it. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { GRPCInferenceService } from "../../../gen/inference/open_inference_pb.ts";
+import { ServedModelState } from "../../../gen/millrace/v1/prediction_pb.ts";
+import { createClient } from "../../../lib/rpc/client.ts";
+import { choose } from "../../../services/prediction/answering.ts";
+import { listServedModels, watchServedModels } from "../../../services/prediction/served-models.ts";
+import { eventually } from "../../helpers/bus.ts";
+import { startOpenInference } from "../../helpers/open-inference-server.ts";
+import { startServing } from "../../helpers/served-model.ts";
+import { tempFolder } from "../../helpers/temp-folder.ts";
+
+const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+
+test("the list has every version with its aliases and its state, and whoever watches it hears of each change", async (t) => {
+  const options = { batching, versions: 3, aliases: { canary: 2 }, shares: { canary: 0.1 } };
+  await using serving = await startServing(await tempFolder(t), options);
+  const { deployment } = serving;
+  const shown = () => listServedModels(deployment).map(({ model, state, aliases }) => [model.version, state, aliases]);
+  const { READY, UNLOADED } = ServedModelState;
+  assert.deepEqual(shown(), [
+    [3, UNLOADED, []],
+    [2, READY, ["canary"]],
+    [1, READY, ["champion"]],
+  ]);
+  const states: (ServedModelState | undefined)[] = [];
+  const leaving = new AbortController();
+  const watching = watchServedModels(deployment, ([newest]) => states.push(newest?.state), leaving.signal);
+  using _held = await choose(serving, { selector: { case: "version", value: 3 } });
+  await eventually("the load is told of", () => states.at(-1) === READY);
+  assert.equal(states[0], UNLOADED);
+  leaving.abort();
+  await watching;
+});
+
+test("a version is loaded and unloaded through the protocol's repository, over gRPC and REST", async (t) => {
+  const server = await startOpenInference(t);
+  const client = createClient(GRPCInferenceService, { address: server.address, retry: false });
+  t.after(() => client.close());
+  const index = async (ready = false) =>
+    (await client.repositoryIndex({ ready })).models.map(({ name, version, state }) => `${name} ${version} ${state}`);
+  const post = async (path: string, body: object) => {
+    const response = await fetch(`${server.url}/v2/repository/${path}`, { method: "POST", body: JSON.stringify(body) });
+    return [response.status, await response.json()] as const;
+  };
+  const version = (value: string) => ({ parameters: { version: { parameterChoice: { case: "stringParam", value } } } });
+  assert.deepEqual(await index(), ["test 2 UNAVAILABLE", "test 1 READY"]);
+  await client.repositoryModelLoad({ modelName: "test" });
+  assert.deepEqual(await index(true), ["test 1 READY"]);
+  await client.repositoryModelLoad({ modelName: "test", ...version("2") } as never);
+  assert.deepEqual(await index(true), ["test 2 READY", "test 1 READY"]);
+  assert.equal((await client.modelReady({ name: "test", version: "2" })).ready, true);
+  assert.deepEqual(await post("models/test/unload", { parameters: { version: 2 } }), [200, {}]);
+  assert.equal((await client.modelReady({ name: "test", version: "2" })).ready, false);
+  assert.equal((await client.modelMetadata({ name: "test", version: "2" })).properties.classes, "cat,dog,fox");
+  assert.deepEqual(await post("models/test/unload", {}), [200, {}]);
+  const [status, listed] = await post("index", { ready: true });
+  assert.deepEqual([status, listed], [200, [{ name: "test", version: "1", state: "READY", reason: "" }]]);
+
+  await assert.rejects(client.repositoryModelUnload({ modelName: "test", ...version("1") } as never), {
+    code: "MODEL_IN_USE",
+    message: /move its alias/,
+  });
+  const [refused, { error }] = (await post("models/test/load", { parameters: { version: "9" } })) as [
+    number,
+    { error: string },
+  ];
+  assert.deepEqual([refused, /has no version "9"/.test(error)], [404, true]);
+  assert.equal((await post("models/other/load", {}))[0], 404);
+});
