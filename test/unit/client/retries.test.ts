@@ -2,16 +2,12 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer } from "node:net";
 import { type TestContext, test } from "node:test";
-import { MethodOptions_IdempotencyLevel as IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { sendOver } from "../../../client/call.ts";
 import { createMillraceClient, reasonOf, retryDelayMsOf } from "../../../client/client.ts";
-import { retryCalls } from "../../../client/retries.ts";
-import { createTransport } from "../../../client/transport-node.ts";
 import { PipelineService } from "../../../gen/millrace/v1/pipeline_pb.ts";
 import { AppError, type ErrorCode } from "../../../lib/errors.ts";
-import { rpcService } from "../../../lib/rpc/server.ts";
 import { eventually } from "../../helpers/bus.ts";
+import { partialService } from "../../helpers/partial-service.ts";
 import { predictRequest, rejection, startServer } from "../rpc/server-fixture.ts";
 import { connectClient, startPredictionServer } from "./prediction-server.ts";
 
@@ -121,10 +117,6 @@ test("a connection that breaks is UNAVAILABLE, and the call is made again over a
 
 test("a stream is tried again before its first message, and never after it", async (t) => {
   let calls = 0;
-  const unused = () => {
-    throw new AppError("INTERNAL", "not called");
-  };
-  const implementation = { requestRun: unused, getRun: unused, listRuns: unused, cancelRun: unused };
   async function* watchRun() {
     calls++;
     const busy = new AppError("BROKER_UNAVAILABLE", "not now", { details: { retryDelayMs: "5" } });
@@ -132,24 +124,12 @@ test("a stream is tried again before its first message, and never after it", asy
     yield { run: { runId: "run-1" } };
     throw busy;
   }
-  const server = await startServer(t, { services: [rpcService(PipelineService, { ...implementation, watchRun })] });
-  const transport = createTransport(server.url);
-  server.closeLater(() => transport.close?.());
-  // No streaming method says that it may be called twice; to watch is what could.
-  const method = { ...PipelineService.method.watchRun, idempotency: IdempotencyLevel.NO_SIDE_EFFECTS };
-  const input = {
-    async *[Symbol.asyncIterator]() {
-      yield { runId: "run-1" };
-    },
-  };
-  const settings = { signal: undefined, timeoutMs: undefined, headers: undefined, contextValues: undefined };
-  const send = retryCalls(3)(sendOver(transport));
-  const response = await send({ kind: "stream", method, input, ...settings });
-  assert.ok(response.stream);
+  const server = await startServer(t, { services: [partialService(PipelineService, { watchRun })] });
+  const { pipeline } = connectClient(server);
   const received: unknown[] = [];
   const error = await rejection(
     (async () => {
-      for await (const message of response.message) received.push(message);
+      for await (const message of pipeline.watchRun({ runId: "run-1" })) received.push(message);
     })(),
   );
   assert.equal(reasonOf(error), "BROKER_UNAVAILABLE");
