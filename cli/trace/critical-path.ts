@@ -80,9 +80,12 @@ function visit(span: TraceSpan | undefined, children: readonly SpanNode[], ends:
   };
 }
 
+/** Clocks tick in milliseconds: what followed on a span may seem to have begun as much before its end. */
+const tickMs = 1;
+
 function effectiveEnd(node: SpanNode, nowMs: number, ends: Ends): number {
   const wholeEnd = ends.get(node) ?? node.span.endMs;
-  return wholeEnd <= nowMs ? wholeEnd : node.span.endMs;
+  return Math.min(nowMs, wholeEnd <= nowMs + tickMs ? wholeEnd : node.span.endMs);
 }
 
 interface Walk {
@@ -95,7 +98,8 @@ interface Walk {
 function lastEnded({ byOwnEnd, byWholeEnd }: Visit, { nowMs, ends, visited }: Walk): SpanNode | undefined {
   const dropWhile = (nodes: SpanNode[], endOf: (node: SpanNode) => number) => {
     for (let last = nodes.at(-1); last !== undefined; last = nodes.at(-1)) {
-      if (endOf(last) <= nowMs && !visited.has(last)) return last;
+      const ended = last.span.startMs <= nowMs && endOf(last) <= nowMs + tickMs;
+      if (ended && !visited.has(last)) return last;
       nodes.pop();
     }
     return undefined;

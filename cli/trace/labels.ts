@@ -25,7 +25,7 @@ const facts: readonly [AttributeName, (value: AttributeValue) => string][] = [
   ["millrace.network.name", text],
   ["millrace.checkpoint.epochs", (value) => `after ${whole(value)} epochs`],
   ["millrace.checkpoint.steps", (value) => (value === 0 ? "" : `${whole(value)} steps`)],
-  ["millrace.model.version", (value) => `version ${value}`],
+  ["millrace.model.version", (value) => `v${value}`],
   ["millrace.images.count", (value) => `${whole(value)} images`],
   ["millrace.images.skipped", (value) => (value === 0 ? "" : `${whole(value)} left out`)],
   ["millrace.evaluation.accuracy", (value) => `accuracy ${share(value)}`],

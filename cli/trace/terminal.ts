@@ -100,7 +100,9 @@ function inRows(words: readonly string[], width: number): string[] {
 
 function axis({ view: { tree }, nameColumns, barColumns, style }: Canvas): string {
   const wholeMs = tree.endMs - tree.startMs;
-  const marks = barColumns >= 48 ? 4 : barColumns >= 24 ? 2 : 1;
+  // The last mark ends where the axis does, so there has to be room for two before that.
+  const longest = duration(wholeMs).length;
+  const marks = barColumns > 8 * longest + 4 ? 4 : barColumns > 4 * longest + 2 ? 2 : 1;
   let line = "";
   for (let mark = marks === 1 ? 1 : 0; mark <= marks; mark++) {
     const text = duration((wholeMs * mark) / marks);

@@ -56,6 +56,15 @@ test("clocks that disagree make no segment overlap another", () => {
   assert.deepEqual(path, ["deep -5-18", "early 18-20", "a 20-40"]);
 });
 
+test("a span that seems to end just after the next has begun, by clocks that tick in milliseconds, was waited for", () => {
+  const path = pathOf(
+    { id: "a", at: [0, 100] },
+    { id: "load", parent: "a", at: [10, 60.9] },
+    { id: "warm up", parent: "a", at: [60, 100] },
+  );
+  assert.deepEqual(path, ["a 0-10", "load 10-60", "warm up 60-100"]);
+});
+
 test("several beginnings follow each other, with gaps between them", () => {
   const path = pathOf({ id: "a", at: [0, 10] }, { id: "b", parent: "lost", at: [15, 30] }, { id: "c", at: [20, 25] });
   assert.deepEqual(path, ["a 0-10", "- 10-15", "b 15-30"]);

@@ -41,6 +41,16 @@ test("a run reads from top to bottom: names below each other, times, and bars wh
   ]);
 });
 
+test("the axis ends with the length of the trace, with marks between where there is room", () => {
+  const axisOf = (width: number, endMs: number) => {
+    const lines = draw([{ id: "root", at: [0, endMs] }], { width });
+    return lines[lines.indexOf("") + 1]?.trim();
+  };
+  assert.equal(axisOf(100, 37_500)?.replaceAll(/ +/g, " "), "0 ms 9.4 s 18.8 s 28.1 s 37.5 s");
+  assert.match(axisOf(100, 325_000) ?? "", /^0 ms .*5 min 25 s$/);
+  assert.equal(axisOf(40, 37_500), "37.5 s");
+});
+
 test("above and below stand the run, its services, and where the time went", () => {
   const text = draw(run).join("\n");
   for (const part of [
