@@ -76,7 +76,7 @@ test("the README's service alone starts against any broker and stops in an order
 
 test("the README names only scripts and files that are there", async () => {
   const { scripts } = JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8"));
-  for (const [, name = ""] of readme.matchAll(/npm (?:run )?(start|test|service|check)\b/g))
+  for (const [, name = ""] of readme.matchAll(/npm (?:run )?(start|test|service|trace|check)\b/g))
     assert.ok(scripts[name], name);
   for (const [, path = ""] of readme.matchAll(/\]\((?!https?:)([^)#]+)/g)) {
     await readFile(new URL(`../../${path}`, import.meta.url)).catch((error: NodeJS.ErrnoException) => {
