@@ -81,8 +81,20 @@ const expectedMetrics: Readonly<Record<ServiceName, readonly MetricName[]>> = {
     "millrace.evaluation.decisions",
     ...stageMetrics(),
   ],
-  prediction: ["rpc.server.call.duration", "messaging.client.sent.messages", "messaging.client.operation.duration"],
+  prediction: [
+    "rpc.server.call.duration",
+    "messaging.client.sent.messages",
+    "messaging.client.operation.duration",
+    ...servingMetrics(),
+  ],
 };
+
+/** All but those that need a shadow, somebody who knows better, or a thousand answers. */
+function servingMetrics(): MetricName[] {
+  const others = ["millrace.serving.shadow.images", "millrace.serving.feedback", "millrace.serving.drift"];
+  const all = Object.keys(metricTable) as MetricName[];
+  return all.filter((name) => name.startsWith("millrace.serving.") && !others.includes(name));
+}
 
 function stageMetrics(): MetricName[] {
   const all = Object.keys(metricTable) as MetricName[];

@@ -66,9 +66,9 @@ test("all tries share one deadline", async (t) => {
   const never: ErrorCode[] = Array.from({ length: 10_000 }, () => "QUEUE_FULL");
   const { calls, answer } = failing(never, 10);
   const millrace = connectClient(await startPredictionServer(t, { getModel: answer }), { retries: 10_000 });
-  const code = ConnectError.from(await rejection(millrace.predictions.getModel({}, { timeoutMs: 200 }))).code;
+  const code = ConnectError.from(await rejection(millrace.predictions.getModel({}, { timeoutMs: 2_000 }))).code;
   assert.ok(code === Code.ResourceExhausted || code === Code.DeadlineExceeded, Code[code]);
-  assert.ok(calls.count > 1 && calls.count <= 21, `${calls.count} tries of at least 10 ms in 200 ms`);
+  assert.ok(calls.count > 1 && calls.count <= 201, `${calls.count} tries of at least 10 ms in 2 s`);
 });
 
 test("a caller who cancels during a pause is not kept waiting", async (t) => {
