@@ -44,7 +44,9 @@ export async function publishEvent(bus: Bus, message: Message, options: PublishO
   const { runId, cause, key, expectedLastSequence, signal, patient = false } = options;
   const id = eventIdFrom(cause?.id ?? runId, type.name, key);
   const payload = toBinary(schema, message);
-  const sent = { ...route, id, type: message.$typeName, source: bus.service, runId };
+  // What is told of predictions names the run that trained the model, but is no part of it.
+  const ofRun = type.prediction ? "" : runId;
+  const sent = { ...route, id, type: message.$typeName, source: bus.service, runId: ofRun };
   return withSendSpan(sent, async () => {
     const event: CloudEventAttributes = {
       id,

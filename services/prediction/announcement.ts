@@ -1,5 +1,6 @@
 /** What a run hears of the deployment of its model. */
 import type { Message } from "@bufbuild/protobuf";
+import { type Context, context } from "@opentelemetry/api";
 import { ModelDeployedSchema } from "../../gen/millrace/v1/events_pb.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
@@ -10,12 +11,16 @@ import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 export interface Outcome {
   readonly cause: ReceivedEvent;
   readonly event: Message;
+  /** Of the deployment's span, under which it is told. */
+  readonly context: Context;
 }
 
 /** Tells the run that trained the model. A change that a person made belongs to no run, and nobody is told. */
-export async function announce(bus: Bus, { cause, event }: Outcome, signal: AbortSignal): Promise<void> {
+export async function announce(bus: Bus, outcome: Outcome, signal: AbortSignal): Promise<void> {
+  const { cause, event } = outcome;
   const runId = cause.correlationId;
-  if (runId !== "") await bus.publish(event, { runId, cause, patient: true, signal });
+  if (runId === "") return;
+  await context.with(outcome.context, () => bus.publish(event, { runId, cause, patient: true, signal }));
 }
 
 /** Whether the run has heard of this deployment, from this instance or another. */

@@ -3,7 +3,7 @@
  * that gets copies. A version goes live whole, loaded and warmed up, or not at all; the one before answers until then.
  */
 import { create } from "@bufbuild/protobuf";
-import { type Span, trace } from "@opentelemetry/api";
+import { context as activeContext, type Span, trace } from "@opentelemetry/api";
 import {
   type ModelAliasMoved,
   ModelDeployedSchema,
@@ -211,7 +211,7 @@ async function deployChampion(deploying: Deploying): Promise<Outcome | undefined
       error === undefined
         ? create(ModelDeployedSchema, { ...identity, durationSeconds })
         : create(ModelDeploymentFailedSchema, { ...identity, code: error.code, message: error.message });
-    return { cause: move, event };
+    return { cause: move, event, context: activeContext.active() };
   });
 }
 
