@@ -72,10 +72,9 @@ function verdictsOn({ name, ceiling, share }: Kind, rows: Rows, inFlights: reado
   const ours = rows.values(row, "answered");
   const alone = rows.values(best, "answered");
   const percent = (values: readonly number[]): string => `${(100 * median(values)).toFixed(0)} %`;
-  const micros = median(rows.values(best, "cpuMicros"));
-  const left = rows.values(row, "generatorCpu").map((used) => ((availableParallelism() - used) * 1e6) / micros);
+  const efficiency = ratios(rows.values(best, "cpuMicros"), rows.values(row, "cpuMicros"));
   return [
-    `${row}: ${percent(ratios(ours, alone))} of "${best}"; wanted: ${100 * share} %`,
-    `  and ${percent(ratios(ours, left))} of what it would do with all the processor time that the generator leaves`,
+    `${row}: ${percent(ratios(ours, alone))} of the rate of "${best}"; wanted: ${100 * share} %`,
+    `  of its processor time, ONNX Runtime alone would need ${percent(efficiency)} for the same answers`,
   ];
 }

@@ -31,12 +31,19 @@ const ourWires = {
   "Millrace, Predict by Connect, JPEG": predictConnect,
 };
 
+/** The service with two processes on one port, as some of the others are measured. */
+const ourWiresWithWorkers = {
+  "Millrace, 2 workers, ModelInfer": inferGrpc(modelName),
+  "Millrace, 2 workers, Predict, JPEG": predictGrpc,
+};
+
 export async function comparePeers(bench: Bench): Promise<Table> {
   const modelFolder = join(bench.home, "model");
   await writeModelFiles(modelFolder, bench.model);
   const { images, options } = bench;
   const subjects: readonly Subject[] = [
     { wires: ourWires, start: () => bench.hub.startService() },
+    { wires: ourWiresWithWorkers, start: () => bench.hub.startService({ MILLRACE_PREDICTION_WORKERS: "2" }) },
     ...peers.map(({ name, wire, start }) => ({ wires: { [name]: wire }, start: () => start({ modelFolder, images }) })),
   ];
   const rows = createRows();
@@ -83,7 +90,7 @@ function verdicts(rows: ReturnType<typeof createRows>): string[] {
         .map(([name]) => ({ name, rate: median(rows.values(name, "answered")) }))
         .filter(({ rate }) => rate > 0)
         .toSorted((a, b) => b.rate - a.rate)[0];
-    const [ours, theirs] = [quickest(ourWires), quickest(theirWires)];
+    const [ours, theirs] = [quickest({ ...ourWires, ...ourWiresWithWorkers }), quickest(theirWires)];
     if (ours === undefined || theirs === undefined) return [];
     const lead = (ours.rate / theirs.rate).toFixed(1);
     return [`${input}: "${ours.name}" has ${lead} times the rate of "${theirs.name}"; wanted: ${wantedLead} times`];

@@ -6,6 +6,8 @@ import { connect, type LoadClient, type Outcome } from "./load-client.ts";
 
 /** Connections of an open load over HTTP/1.1, where nobody says how many requests will be under way. */
 const openConnections = 256;
+/** How often a closed load is asked whether it is over. */
+const closedPollMs = 20;
 /** How long answers are waited for once nothing more is sent. */
 const drainMs = 30_000;
 
@@ -65,7 +67,7 @@ async function send(client: LoadClient, arrivals: Arrivals, { count, isOver }: S
   const lateMs: number[] = [];
   if (arrivals.kind === "closed") {
     for (let loop = 0; loop < arrivals.inFlight; loop++) void repeat();
-    while (!isOver()) await delay(1);
+    while (!isOver()) await delay(closedPollMs);
   } else {
     await sendOnTime(arrivals.perSecond, isOver, (dueMs) => {
       lateMs.push(performance.now() - dueMs);

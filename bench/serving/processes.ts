@@ -38,7 +38,9 @@ async function allProcesses(): Promise<Map<number, ProcessStat>> {
       if (text === undefined) return undefined;
       // The second field, the name in parentheses, may hold anything; the third is the first behind it (man 5 proc).
       const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-      const cpuSeconds = (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+      // Its own time in user and system mode, and that of its children who have ended.
+      const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+      const cpuSeconds = ticks / ticksPerSecond;
       return [pid, { parent: Number(fields[1]), cpuSeconds }];
     }),
   );

@@ -23,7 +23,8 @@ const names = { without: "without swaps", during: "during swaps" };
 
 export async function measureSwaps(bench: Bench): Promise<Table> {
   const { options, hub } = bench;
-  await using server = await hub.startService();
+  // Nothing is kept of the version before, so that every swap loads a model and warms it up.
+  await using server = await hub.startService({ MILLRACE_PREDICTION_MODEL_MEMORY_MB: "0" });
   const client = createClient(PredictionService, { address: server.address, retry: false });
   await warmUp(bench, server, wire);
   const closed = { kind: "closed", inFlight: usualInFlight } as const;

@@ -18,4 +18,6 @@ async def predict(jpeg: Annotated[bytes, Body(media_type="image/jpeg")]) -> list
 
 
 if __name__ == "__main__":
-    uvicorn.run("fastapi_onnxruntime:app", port=PORT, workers=WORKERS, log_level="warning", access_log=False)
+    # Workers that are slow to answer their supervisor, as they may be under this load, are not to be replaced.
+    options = {"log_level": "warning", "access_log": False, "timeout_worker_healthcheck": 60}
+    uvicorn.run("fastapi_onnxruntime:app", port=PORT, workers=WORKERS, **options)
