@@ -133,6 +133,11 @@ function withEntry<K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<
   return new Map(map).set(key, value);
 }
 
+/** A version in a sentence. */
+export function versionName({ name, version }: Pick<ModelVersion, "name" | "version">): string {
+  return `model ${name} version ${version}`;
+}
+
 /** The version that answers predictions, or undefined. */
 export function championOf(log: ModelLog): ModelVersion | undefined {
   return log.versions.get(log.aliases.get(championAlias) ?? 0);

@@ -23,10 +23,11 @@ import { AppError } from "../../lib/errors.ts";
 import { readManifest } from "../../lib/images/manifest.ts";
 import { decide } from "../../lib/nn/gate.ts";
 import { championAlias, type ModelLog } from "../../lib/registry/model-log.ts";
+import { readModelManifest } from "../../lib/registry/model-manifest.ts";
 import { type ChangeOrigin, changeId, type Registry } from "../../lib/registry/registry.ts";
 import { recordMetric } from "../../lib/telemetry/metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
-import { fits, type Measured, measure, readModelManifest } from "./measure.ts";
+import { fits, type Measured, measure } from "./measure.ts";
 
 export interface EvaluationDependencies {
   readonly artifacts: ArtifactStore;

@@ -1,4 +1,4 @@
-import { create, fromJsonString } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import type { DatasetManifest } from "../../gen/millrace/v1/dataset_pb.ts";
 import {
   type EvaluationReport,
@@ -6,7 +6,7 @@ import {
   type ParityReport,
   ParityReportSchema,
 } from "../../gen/millrace/v1/evaluation_pb.ts";
-import { type ModelManifest, ModelManifestSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import type { ModelManifest } from "../../gen/millrace/v1/model_pb.ts";
 import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -25,12 +25,6 @@ export interface MeasureOptions {
 
 /** Images that the network classifies at a time: large enough for full speed, small enough to be cancelled quickly. */
 const batchSize = 250;
-
-/** The manifest of a version. */
-export async function readModelManifest(version: ModelVersion, artifacts: ArtifactStore): Promise<ModelManifest> {
-  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
-  return fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
-}
 
 /** Measures a model on a data set's test split. DATASET_INVALID if the model was made for other images or classes. */
 export async function measure(

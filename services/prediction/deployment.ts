@@ -24,6 +24,7 @@ import {
   emptyModelLog,
   type ModelLog,
   shadowAlias,
+  versionName,
 } from "../../lib/registry/model-log.ts";
 import { withRetries } from "../../lib/retry.ts";
 import { failSpan, withSpan } from "../../lib/telemetry/spans.ts";
@@ -95,7 +96,10 @@ export function followAliases(options: DeploymentOptions): Deployment {
   const onLost = (alias: string, { model }: HeldModel, error: AppError) => {
     if (state.live.get(alias)?.model !== model || signal.aborted) return;
     state.live.delete(alias);
-    logger.error({ event: "model.lost", error }, `${nameOf(model.version)} can answer no more and is loaded again`);
+    logger.error(
+      { event: "model.lost", error },
+      `${versionName(model.version)} can answer no more and is loaded again`,
+    );
     if (alias === championAlias) options.onServing(false);
     void deployLatest();
   };
@@ -225,7 +229,10 @@ async function deployBeside(deploying: Deploying, alias: string): Promise<void> 
   if (held === undefined) return;
   state.live.delete(alias);
   held[Symbol.dispose]();
-  options.bus.logger.info({ event: "model.withdrawn", alias }, `${nameOf(held.model.version)} is no ${alias} any more`);
+  options.bus.logger.info(
+    { event: "model.withdrawn", alias },
+    `${versionName(held.model.version)} is no ${alias} any more`,
+  );
 }
 
 function wanted({ log }: DeploymentState, alias: string): ModelVersion | undefined {
@@ -238,8 +245,6 @@ function isLive({ live }: DeploymentState, alias: string, { version, digest }: M
   return current?.version === version && current.digest === digest;
 }
 
-const nameOf = ({ name, version }: ModelVersion): string => `model ${name} version ${version}`;
-
 /**
  * Loads a version and switches an alias to it. What went wrong is returned: then the one before answers on. Its first answer appears
  * under `span`.
@@ -251,7 +256,7 @@ async function goLive(
   span?: Span,
 ): Promise<AppError | undefined> {
   const logger = options.bus.logger.child({ model: version.name, version: version.version, alias });
-  const name = nameOf(version);
+  const name = versionName(version);
   try {
     const next = await withRetries(loadRetryPausesMs, signal, () => models.hold(version, { always: true }));
     next.model.firstAnswerParent = span?.spanContext();

@@ -5,10 +5,10 @@ import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { AppError } from "../../lib/errors.ts";
 import { requireVersion } from "../../lib/registry/model-log.ts";
+import { readModelManifest } from "../../lib/registry/model-manifest.ts";
 import { recordFeedback } from "../../lib/telemetry/serving-metrics.ts";
 import type { Deployment } from "./deployment.ts";
 import { parsePredictionId } from "./prediction-id.ts";
-import { readModelManifest } from "./serving.ts";
 
 export interface FeedbackDependencies {
   readonly bus: Bus;

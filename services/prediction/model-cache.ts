@@ -2,6 +2,7 @@
 import type { ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
+import { versionName } from "../../lib/registry/model-log.ts";
 import type { LoadedModel } from "./serving.ts";
 
 export interface ModelCacheOptions {
@@ -73,7 +74,7 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
     remove(entry);
     const { model } = entry;
     void dispose(model).catch((error: unknown) => {
-      logger.warn({ event: "model.unload_failed", error }, `${nameOf(entry.version)} could not be unloaded`);
+      logger.warn({ event: "model.unload_failed", error }, `${versionName(entry.version)} could not be unloaded`);
     });
   }
 
@@ -177,11 +178,9 @@ async function dispose(model: LoadedModel | undefined): Promise<void> {
 /** By number as well: the same training, asked for twice, gives two versions of one digest. */
 const keyOf = ({ version, digest }: ModelVersion): string => `${version} ${digest}`;
 
-const nameOf = ({ name, version }: ModelVersion): string => `model ${name} version ${version}`;
-
 function memoryFull(version: ModelVersion, bytes: number, budgetBytes: number): AppError {
   const megabytes = (count: number) => Math.ceil(count / 1024 ** 2);
-  const text = `${nameOf(version)} takes ${megabytes(bytes)} MB, for which there is no room among ${megabytes(budgetBytes)} MB`;
+  const text = `${versionName(version)} takes ${megabytes(bytes)} MB, for which there is no room among ${megabytes(budgetBytes)} MB`;
   return new AppError("MODEL_MEMORY_FULL", `${text}; raise MILLRACE_PREDICTION_MODEL_MEMORY_MB or ask again later`, {
     details: { model: version.name, version: String(version.version) },
   });

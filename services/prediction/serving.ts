@@ -1,10 +1,10 @@
-import { fromJsonString } from "@bufbuild/protobuf";
 import type { SpanContext } from "@opentelemetry/api";
-import { type ModelManifest, ModelManifestSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import type { ModelManifest, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { AppError } from "../../lib/errors.ts";
 import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
+import { readModelManifest } from "../../lib/registry/model-manifest.ts";
 import { recordBatch, recordInference } from "../../lib/telemetry/serving-metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { type Batched, type BatchSettings, createBatcher, type SubmitOptions } from "./batcher.ts";
@@ -47,12 +47,6 @@ export interface LoadOptions {
   readonly batching: BatchSettings;
   /** Called with the memory that the model will take, in bytes, before it takes it; throws if there is no room. */
   readonly admit?: (bytes: number) => void;
-}
-
-/** What a version is, read from the store and checked against its digest. */
-export async function readModelManifest(version: ModelVersion, artifacts: ArtifactStore): Promise<ModelManifest> {
-  const json = new TextDecoder().decode(await readBytes(artifacts, version.digest));
-  return fromJsonString(ModelManifestSchema, json, { ignoreUnknownFields: true });
 }
 
 /** Loads a version from the store, checked against its digests, and warms it up. */

@@ -10,6 +10,7 @@ import { version as serverVersion } from "../../../lib/version.ts";
 import { type AnsweringDependencies, type AnsweringModel, choose, decodeFor, withModel } from "../answering.ts";
 import type { Deployment } from "../deployment.ts";
 import type { LoadedModel } from "../serving.ts";
+import { mostProbable } from "../shadow.ts";
 import { createRepository, type Repository } from "./repository.ts";
 import { requireName, selectorOf } from "./selection.ts";
 import { badInput, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
@@ -180,7 +181,7 @@ function namingImage(input: Tensor, index: number, decode: () => Promise<Uint8Ar
 function outputTensors(probabilities: readonly Float32Array[], classes: readonly string[]): readonly Tensor[] {
   const all = new Float32Array(probabilities.length * classes.length);
   for (const [index, row] of probabilities.entries()) all.set(row, index * classes.length);
-  const labels = probabilities.map((row) => Buffer.from(classes[row.indexOf(Math.max(...row))] ?? ""));
+  const labels = probabilities.map((row) => Buffer.from(classes[mostProbable(row)] ?? ""));
   return [
     { name: "probabilities", datatype: "FP32", shape: [probabilities.length, classes.length], data: all },
     { name: "label", datatype: "BYTES", shape: [probabilities.length], data: labels },

@@ -1,0 +1,151 @@
+/** What requests and answers of the Open Inference Protocol hold over HTTP: JSON, and tensors in binary behind it. */
+import { z } from "zod";
+import { AppError } from "../../../lib/errors.ts";
+import type { HttpRequest } from "../../../lib/rpc/port.ts";
+import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
+
+/** Largest request body: as much as a message over gRPC. */
+const maxBodyBytes = 8 * 1024 * 1024;
+
+/** Length of the JSON that goes before binary tensors, in a request as in an answer. */
+const jsonLengthHeader = "inference-header-content-length";
+
+/** An answer before it is sent. */
+export interface Reply {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array | string;
+}
+
+const parameters = z
+  .looseObject({
+    binary_data_size: z.number().int().min(0).optional(),
+    binary_data: z.boolean().optional(),
+    binary_data_output: z.boolean().optional(),
+    routing_key: z.union([z.string(), z.number()]).optional(),
+  })
+  .default({});
+
+export const requestSchema = z.object({
+  id: z.string().optional(),
+  parameters,
+  inputs: z.array(
+    z.object({
+      name: z.string(),
+      datatype: z.string(),
+      shape: z.array(z.number()),
+      parameters,
+      data: z.unknown().optional(),
+    }),
+  ),
+  outputs: z.array(z.object({ name: z.string(), parameters })).default([]),
+});
+
+type JsonInput = z.output<typeof requestSchema>["inputs"][number];
+
+export const repositorySchema = z.object({
+  ready: z.boolean().default(false),
+  parameters: z.looseObject({ version: z.union([z.string(), z.number()]).optional() }).default({}),
+});
+
+export function parse<Schema extends z.ZodType>(json: Buffer, schema: Schema): z.output<Schema> {
+  let value: unknown;
+  try {
+    value = JSON.parse(json.toString("utf8"));
+  } catch (cause) {
+    throw new AppError("INVALID_REQUEST", "the request is no JSON", { cause });
+  }
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  throw new AppError("INVALID_REQUEST", `${issue?.path.join(".") || "the request"}: ${issue?.message}`);
+}
+
+/** Inputs in their order; the binary ones lie one behind the other. */
+export function tensorsOf(inputs: readonly JsonInput[], binary: Buffer): Tensor[] {
+  let at = 0;
+  const tensors = inputs.map((input) => {
+    const size = input.parameters.binary_data_size;
+    if (size === undefined) return tensorFromJson(input);
+    at += size;
+    if (at > binary.length) throw badInput(input.name, `has ${size} bytes in binary, but the request ends before them`);
+    return tensorFromRaw(input, binary.subarray(at - size, at));
+  });
+  if (at === binary.length) return tensors;
+  throw new AppError(
+    "INVALID_REQUEST",
+    `the request has ${binary.length - at} bytes in binary that belong to no input`,
+  );
+}
+
+/** Numbers may be nested as the shape is; BYTES are text in base64, since JSON has nothing for bytes. */
+function tensorFromJson({ name, datatype, shape, data }: JsonInput): Tensor {
+  const elements = Array.isArray(data) ? data.flat(Number.POSITIVE_INFINITY) : [];
+  const wrong = (kind: string) => badInput(name, `has data other than ${kind}`);
+  switch (datatype) {
+    case "UINT8":
+      if (!elements.every((value) => Number.isInteger(value) && value >= 0 && value <= 255))
+        throw wrong("whole numbers from 0 to 255");
+      return checkedTensor({ name, shape, datatype, data: Uint8Array.from(elements) });
+    case "FP32":
+      if (!elements.every((value) => typeof value === "number")) throw wrong("numbers");
+      return checkedTensor({ name, shape, datatype, data: Float32Array.from(elements) });
+    case "BYTES":
+      if (!elements.every((value) => typeof value === "string")) throw wrong("text in base64");
+      return checkedTensor({ name, shape, datatype, data: elements.map((text) => Buffer.from(text, "base64")) });
+    default:
+      throw unsupported(name, datatype);
+  }
+}
+
+export interface Body {
+  readonly json: Buffer;
+  readonly binary: Buffer;
+}
+
+export async function readBody(request: HttpRequest): Promise<Body> {
+  const encoding = request.headers["content-encoding"] ?? "identity";
+  if (encoding !== "identity") throw new AppError("INVALID_REQUEST", `content-encoding ${encoding} is not taken`);
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request) {
+    length += (chunk as Buffer).length;
+    if (length > maxBodyBytes) throw new AppError("INVALID_REQUEST", `the request has more than ${maxBodyBytes} bytes`);
+    chunks.push(chunk as Buffer);
+  }
+  const body = Buffer.concat(chunks);
+  const header = request.headers[jsonLengthHeader];
+  if (header === undefined) return { json: body, binary: body.subarray(body.length) };
+  const jsonLength = Number(header);
+  if (Number.isInteger(jsonLength) && jsonLength >= 0 && jsonLength <= body.length) {
+    return { json: body.subarray(0, jsonLength), binary: body.subarray(jsonLength) };
+  }
+  throw new AppError("INVALID_REQUEST", `${jsonLengthHeader} is ${header}, the request has ${body.length} bytes`);
+}
+
+export function tensorReply(
+  head: object,
+  { outputs, isBinary }: { outputs: readonly Tensor[]; isBinary: (output: Tensor) => boolean },
+): Reply {
+  const binary: Uint8Array[] = [];
+  const described = outputs.map((output) => {
+    const { name, datatype, shape } = output;
+    if (!isBinary(output)) return { name, datatype, shape, data: jsonData(output) };
+    const raw = rawFromTensor(output);
+    binary.push(raw);
+    return { name, datatype, shape, parameters: { binary_data_size: raw.length } };
+  });
+  const answered = { ...head, outputs: described };
+  if (binary.length === 0) return jsonReply(200, answered);
+  const json = Buffer.from(JSON.stringify(answered));
+  const headers = { "content-type": "application/octet-stream", [jsonLengthHeader]: String(json.length) };
+  return { status: 200, headers, body: Buffer.concat([json, ...binary]) };
+}
+
+function jsonData({ datatype, data }: Tensor): unknown[] {
+  return datatype === "BYTES" ? data.map((bytes) => Buffer.from(bytes).toString("utf8")) : Array.from(data);
+}
+
+export function jsonReply(status: number, value: object): Reply {
+  return { status, headers: { "content-type": "application/json" }, body: JSON.stringify(value) };
+}
