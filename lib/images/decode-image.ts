@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import sharp from "sharp";
 import { AppError } from "../errors.ts";
+import { decodeSmallJpeg } from "./small-jpeg.ts";
 import type { PixelShape } from "./sources/source.ts";
 
 /** Images with more pixels are refused: 50 megapixels, which no camera's ordinary photograph reaches. */
@@ -40,6 +41,8 @@ export async function decodeImage(bytes: Uint8Array, shape: PixelShape): Promise
   const { height, width, channels } = shape;
   if (channels !== 3) throw new AppError("INVALID_REQUEST", `images are decoded to 3 channels, not to ${channels}`);
   refuseByContent(bytes);
+  const small = await decodeSmallJpeg(bytes, shape);
+  if (small !== undefined) return planesOf(small, channels);
   try {
     const interleaved = await sharp(bytes, { failOn: "error", limitInputPixels: maxImagePixels })
       .autoOrient()
