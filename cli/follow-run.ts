@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { PipelineService, Run, RunEvent } from "../gen/millrace/v1/pipeline_pb.ts";
-import { AppError } from "../lib/errors.ts";
-import type { RpcClient } from "../lib/rpc/client.ts";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type MillraceClient, reasonOf } from "../client/client.ts";
+import type { Run, RunEvent } from "../gen/millrace/v1/pipeline_pb.ts";
 
 /** An event of a run, and the run after it. */
 export interface RunUpdate {
@@ -16,7 +16,7 @@ const pauseMs = 200;
  * watching begins again, and what was seen is left out.
  */
 export async function* followRun(
-  pipeline: RpcClient<typeof PipelineService>,
+  pipeline: MillraceClient["pipeline"],
   runId: string,
   signal: AbortSignal,
 ): AsyncGenerator<RunUpdate> {
@@ -32,8 +32,8 @@ export async function* followRun(
       ended = true;
     } catch (thrown) {
       // Nobody knows the run yet where the service has just started and not read the stream.
-      const error = AppError.from(thrown);
-      const passing = error.status === "unavailable" || (error.code === "RUN_NOT_FOUND" && seen > 0n);
+      const isUnavailable = ConnectError.from(thrown).code === Code.Unavailable;
+      const passing = isUnavailable || (reasonOf(thrown) === "RUN_NOT_FOUND" && seen > 0n);
       if (signal.aborted || !passing) throw thrown;
       await delay(pauseMs, undefined, { signal });
     }

@@ -1,5 +1,7 @@
 import { relative } from "node:path";
 import { styleText } from "node:util";
+import { ConnectError } from "@connectrpc/connect";
+import { AppError } from "../lib/errors.ts";
 
 /** Words for people. Colours only where a person sees them: not in a pipe, not with NO_COLOR. */
 export interface Style {
@@ -56,4 +58,9 @@ export function table(header: readonly string[], rows: readonly (readonly string
 export function shortPath(path: string): string {
   const inside = relative("", path);
   return inside.startsWith("..") ? path : inside;
+}
+
+/** What went wrong, here or at a service, for a person. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof ConnectError ? thrown.rawMessage : AppError.from(thrown).message;
 }

@@ -1,5 +1,6 @@
 import { servicePorts } from "../lib/config.ts";
 import { AppError } from "../lib/errors.ts";
+import { messageOf } from "./format.ts";
 
 const usage = `Usage: millrace <command>
 
@@ -13,7 +14,7 @@ const [command = "help", ...rest] = process.argv.slice(2);
 try {
   await run(command, rest);
 } catch (thrown) {
-  console.error(AppError.from(thrown).message);
+  console.error(messageOf(thrown));
   process.exitCode = 1;
 }
 

@@ -1,5 +1,5 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { Send } from "./call.ts";
+import type { RpcSystem, Send } from "./call.ts";
 
 /** How long an address is left out after its first failure; each further one doubles it. */
 const firstAbsenceMs = 1_000;
@@ -8,6 +8,7 @@ const longestAbsenceMs = 30_000;
 /** A server that may be called. */
 export interface Address {
   readonly baseUrl: string;
+  readonly rpcSystem: RpcSystem;
   readonly send: Send;
 }
 
@@ -27,7 +28,7 @@ export function balanceCalls(addresses: readonly Address[]): Send {
   let turn = 0;
   return async (call) => {
     const member = choose(members, turn++);
-    call.onTry?.(member.baseUrl);
+    call.onTry?.(member);
     try {
       const response = await member.send(call);
       member.failures = 0;

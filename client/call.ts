@@ -1,17 +1,15 @@
 import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShape } from "@bufbuild/protobuf";
-import {
-  Code,
-  ConnectError,
-  type ContextValues,
-  type StreamResponse,
-  type Transport,
-  type UnaryResponse,
-} from "@connectrpc/connect";
+import type { ContextValues, StreamResponse, Transport, UnaryResponse } from "@connectrpc/connect";
+
+/** Values of the attribute `rpc.system.name`. */
+export type RpcSystem = "connectrpc" | "grpc";
 
 /** A transport of Connect that may hold connections. */
 export interface ClientTransport extends Transport {
   /** Ends calls under way and frees the connections. */
   close?(): void;
+  /** What spans call the protocol; "connectrpc" by default. */
+  readonly rpcSystem?: RpcSystem;
 }
 
 /** What the constructor of Headers takes: a record, pairs or Headers. */
@@ -24,7 +22,7 @@ interface CallSettings {
   readonly headers: HeadersSource | undefined;
   readonly contextValues: ContextValues | undefined;
   /** Called with the address before each try. */
-  readonly onTry?: (baseUrl: string) => void;
+  readonly onTry?: (address: { readonly baseUrl: string; readonly rpcSystem: RpcSystem }) => void;
 }
 
 interface UnaryCall extends CallSettings {
@@ -61,50 +59,25 @@ export function transportFromSend(send: Send): Transport {
   };
 }
 
-/** Makes calls over a transport. A connection that breaks is UNAVAILABLE, as in other gRPC clients. */
+/** Makes calls over a transport. */
 export function sendOver(transport: Transport): Send {
   return async (call) => {
     const { signal, timeoutMs, headers, contextValues } = call;
-    try {
-      if (call.kind === "unary") {
-        return await transport.unary(call.method, signal, timeoutMs, headers, call.input, contextValues);
-      }
-      const response = await transport.stream(call.method, signal, timeoutMs, headers, call.input, contextValues);
-      return call.method.methodKind === "server_streaming" ? await begun(response, signal) : response;
-    } catch (error) {
-      throw brokenConnection(error, signal);
+    if (call.kind === "unary") {
+      return transport.unary(call.method, signal, timeoutMs, headers, call.input, contextValues);
     }
+    const response = await transport.stream(call.method, signal, timeoutMs, headers, call.input, contextValues);
+    return call.method.methodKind === "server_streaming" ? begun(response) : response;
   };
 }
 
-async function begun(response: StreamResponse, signal: AbortSignal | undefined): Promise<StreamResponse> {
+async function begun(response: StreamResponse): Promise<StreamResponse> {
   const messages = response.message[Symbol.asyncIterator]();
   const first = await messages.next();
   async function* rest() {
-    try {
-      for (let item = first; !item.done; item = await messages.next()) yield item.value;
-    } catch (error) {
-      throw brokenConnection(error, signal);
-    }
+    for (let item = first; !item.done; item = await messages.next()) yield item.value;
   }
   return { ...response, message: rest() };
-}
-
-/**
- * connect-node reports a connection that broke as ABORTED or CANCELED, which look like answers, and some of Node's errors as INTERNAL.
- * Answers of a Millrace server have details, and a caller who cancels has an aborted signal.
- */
-function brokenConnection(thrown: unknown, signal: AbortSignal | undefined): ConnectError {
-  const error = ConnectError.from(thrown);
-  if (signal?.aborted || error.details.length > 0) return error;
-  const ended = error.code === Code.Aborted || error.code === Code.Canceled;
-  if (!ended && !isConnectionError(error.cause)) return error;
-  return new ConnectError(error.rawMessage, Code.Unavailable, error.metadata, undefined, error);
-}
-
-/** Whether the operating system refused, or a server that is about to stop: it refuses calls that it has not looked at. */
-function isConnectionError(cause: unknown): boolean {
-  return cause instanceof Error && ("syscall" in cause || cause.message.includes("NGHTTP2_REFUSED_STREAM"));
 }
 
 /** The messages of a request, to be read as often as there are tries. */

@@ -1,5 +1,6 @@
 import type { Client } from "@connectrpc/connect";
 import { createTransport as defaultTransport } from "#transport";
+import { Health } from "../gen/grpc/health/v1/health_pb.ts";
 import { GRPCInferenceService } from "../gen/inference/open_inference_pb.ts";
 import { DatasetService } from "../gen/millrace/v1/dataset_pb.ts";
 import { EvaluationService } from "../gen/millrace/v1/evaluation_pb.ts";
@@ -13,6 +14,7 @@ import { retryCalls } from "./retries.ts";
 import { createServiceClient } from "./service-client.ts";
 
 export { reasonOf, retryDelayMsOf } from "./errors.ts";
+export { type WaitOptions, waitUntilServing } from "./waiting.ts";
 
 const services = {
   predictions: PredictionService,
@@ -22,6 +24,7 @@ const services = {
   training: TrainingService,
   evaluation: EvaluationService,
   openInference: GRPCInferenceService,
+  health: Health,
 } as const;
 
 export interface MillraceClientOptions {
@@ -58,7 +61,11 @@ export type MillraceClient = { readonly [Name in keyof typeof services]: Client<
 export function createMillraceClient(options: MillraceClientOptions): MillraceClient {
   const { baseUrl, deadlineMs = 30_000, retries = 3, headers, tracing, createTransport = defaultTransport } = options;
   const transports = new Map(checkedBaseUrls(baseUrl).map((url) => [url, createTransport(url)]));
-  const addresses = [...transports].map(([baseUrl, transport]) => ({ baseUrl, send: sendOver(transport) }));
+  const addresses = [...transports].map(([baseUrl, transport]) => ({
+    baseUrl,
+    rpcSystem: transport.rpcSystem ?? "connectrpc",
+    send: sendOver(transport),
+  }));
   // The first is the outermost: a span covers a call with its retries, and each of these has its own address.
   const layers = [addDefaults(deadlineMs, headers), ...(tracing ? [tracing] : []), retryCalls(retries)];
   const send = layers.reduceRight((next, layer) => layer(next), balanceCalls(addresses));

@@ -2,6 +2,7 @@ import { MethodOptions_IdempotencyLevel as IdempotencyLevel } from "@bufbuild/pr
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Call, Layer } from "./call.ts";
 import { retryDelayMsOf } from "./errors.ts";
+import { pause } from "./pause.ts";
 
 const firstPauseMs = 100;
 const longestPauseMs = 5_000;
@@ -24,6 +25,7 @@ export function retryCalls(retries: number): Layer {
       } catch (error) {
         const pauseMs = retry < retries ? pauseBefore(retry, error) : undefined;
         if (pauseMs === undefined || performance.now() + pauseMs >= endsAtMs) throw error;
+        // A cancelled pause ends early: the try that follows then fails as cancelled, in the transport's own words.
         await pause(pauseMs, call.signal);
       }
     }
@@ -42,18 +44,4 @@ function pauseBefore(retry: number, error: unknown): number | undefined {
   const askedMs = retryDelayMsOf(error);
   if (askedMs !== undefined || code === Code.ResourceExhausted) return askedMs;
   return Math.random() * Math.min(longestPauseMs, firstPauseMs * 2 ** retry);
-}
-
-/** Ends early when the caller cancels: the try that follows then fails as cancelled, in the transport's own words. */
-function pause(timeMs: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, timeMs);
-    signal?.addEventListener("abort", end);
-    if (signal?.aborted) end();
-  });
 }

@@ -9,7 +9,7 @@ import {
   type TextMapSetter,
   trace,
 } from "@opentelemetry/api";
-import type { Layer } from "./call.ts";
+import type { Call, Layer } from "./call.ts";
 import { reasonOf } from "./errors.ts";
 
 const headersSetter: TextMapSetter<Headers> = { set: (headers, key, value) => headers.set(key, value) };
@@ -19,17 +19,23 @@ const headersSetter: TextMapSetter<Headers> = { set: (headers, key, value) => he
  * the propagator that the program has registered. For the option `tracing` of createMillraceClient.
  */
 export const traceCalls: Layer = (next) => async (call) => {
+  // Probes are asked every few seconds, and tell nothing.
+  if (call.method.parent.typeName.startsWith("grpc.")) return next(call);
   const name = `${call.method.parent.typeName}/${call.method.name}`;
-  const attributes = { "rpc.system.name": "connectrpc", "rpc.method": name };
+  const attributes = { "rpc.method": name };
   const span = trace.getTracer("@millrace/client").startSpan(name, { kind: SpanKind.CLIENT, attributes });
   const spanContext = trace.setSpan(context.active(), span);
   const headers = new Headers(call.headers);
   propagation.inject(spanContext, headers, headersSetter);
   let tries = 0;
-  const onTry = (baseUrl: string) => {
+  const onTry: Call["onTry"] = ({ baseUrl, rpcSystem }) => {
     const { hostname, port, protocol } = new URL(baseUrl);
     const defaultPort = protocol === "https:" ? 443 : 80;
-    span.setAttributes({ "server.address": hostname, "server.port": Number(port) || defaultPort });
+    span.setAttributes({
+      "rpc.system.name": rpcSystem,
+      "server.address": hostname,
+      "server.port": Number(port) || defaultPort,
+    });
     if (++tries > 1) span.addEvent("retry", { "server.address": hostname });
   };
   try {

@@ -1,29 +1,132 @@
-import { Code, ConnectError } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
-import type { ClientTransport } from "./call.ts";
+import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { Code, ConnectError, type StreamResponse, type UnaryResponse } from "@connectrpc/connect";
+import { type CallOptions, Client, credentials } from "@grpc/grpc-js";
+import type { ClientTransport, HeadersSource } from "./call.ts";
+import { errorFromStatus, headersFromMetadata, metadataFromHeaders } from "./grpc-metadata.ts";
+import { openStream } from "./grpc-stream.ts";
 
 const maxMessageBytes = 16 * 1024 * 1024;
 
-/** Room for a message on its way: with HTTP/2's default of 64 KiB images wait for acknowledgements. Much more makes Node's peers stall. */
-const windowBytes = 256 * 1024;
+/** A name that resolves to several addresses is called at each in turn; tries and deadlines are the layers' above. */
+const channelOptions = {
+  "grpc.service_config": JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+  "grpc.service_config_disable_resolution": 1,
+  "grpc.enable_retries": 0,
+  "grpc.enable_http_proxy": 0,
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+  // A server that is started again is called again soon.
+  "grpc.initial_reconnect_backoff_ms": 10,
+  "grpc.max_reconnect_backoff_ms": 1_000,
+  // Room for a message on its way: with HTTP/2's default of 64 KiB images wait for acknowledgements.
+  "grpc-node.flow_control_window": 256 * 1024,
+  "grpc.max_receive_message_length": maxMessageBytes,
+  "grpc.max_send_message_length": maxMessageBytes,
+};
 
-/** gRPC over HTTP/2, in the clear for http: and with TLS for https:. One connection, opened by the first call. */
+/** A call on the wire, as far as it can be ended from here. */
+interface Cancellable {
+  cancel(): void;
+}
+
+/** gRPC over HTTP/2 by grpc-js, in the clear for http: and with TLS for https:. The first call opens the connection. */
 export function createTransport(baseUrl: string): ClientTransport {
-  const pings = { pingIntervalMs: 30_000, pingTimeoutMs: 10_000 };
-  const sessionManager = new Http2SessionManager(baseUrl, pings, {
-    settings: { initialWindowSize: windowBytes },
-    // In MB. Node's 10 MB breaks connections with many large images on their way.
-    maxSessionMemory: 100,
-  });
-  const transport = createGrpcTransport({
-    baseUrl,
-    sessionManager,
-    readMaxBytes: maxMessageBytes,
-    writeMaxBytes: maxMessageBytes,
-    acceptCompression: [],
-  });
-  return {
-    ...transport,
-    close: () => sessionManager.abort(new ConnectError("the client was closed", Code.FailedPrecondition)),
+  const { protocol, hostname, port, pathname } = new URL(baseUrl);
+  const isSecure = protocol === "https:";
+  const client = new Client(
+    `dns:${hostname}:${port || (isSecure ? 443 : 80)}`,
+    isSecure ? credentials.createSsl() : credentials.createInsecure(),
+    channelOptions,
+  );
+  const prefix = pathname.replace(/\/$/, "");
+  const underWay = new Set<Cancellable>();
+  let closed = false;
+
+  /** Has the call ended when `signal` aborts or the transport is closed. Returns what to do when it has ended by itself. */
+  function follow(call: Cancellable, signal: AbortSignal | undefined): () => void {
+    const cancel = () => call.cancel();
+    underWay.add(call);
+    signal?.addEventListener("abort", cancel);
+    if (signal?.aborted || closed) cancel();
+    return () => {
+      underWay.delete(call);
+      signal?.removeEventListener("abort", cancel);
+    };
+  }
+
+  function failure(thrown: unknown, signal: AbortSignal | undefined): ConnectError {
+    if (signal?.aborted) return new ConnectError("the call was cancelled", Code.Canceled, undefined, [], signal.reason);
+    if (closed) return new ConnectError("the client was closed", Code.FailedPrecondition);
+    return errorFromStatus(thrown);
+  }
+
+  const settingsOf = (timeoutMs: number | undefined, headers: HeadersSource | undefined) => {
+    const options: CallOptions = timeoutMs ? { deadline: Date.now() + timeoutMs } : {};
+    return { options, metadata: metadataFromHeaders(headers) };
   };
+
+  return {
+    rpcSystem: "grpc",
+    unary: (method, signal, timeoutMs, headers, input) =>
+      new Promise((resolve, reject) => {
+        const { path, serialize, deserialize } = wireOf(method, prefix);
+        const { metadata, options } = settingsOf(timeoutMs, headers);
+        const message = create(method.input, input);
+        const ends = { header: new Headers(), trailer: new Headers() };
+        const call = client.makeUnaryRequest(
+          path,
+          serialize,
+          deserialize,
+          message,
+          metadata,
+          options,
+          (error, answer) => {
+            ended();
+            if (answer === undefined) reject(failure(error, signal));
+            // The method that is asked for has the types of both messages.
+            else
+              resolve({
+                stream: false,
+                service: method.parent,
+                method,
+                ...ends,
+                message: answer,
+              } as UnaryResponse as never);
+          },
+        );
+        call.on("metadata", (received) => headersFromMetadata(received, ends.header));
+        call.on("status", (status) => headersFromMetadata(status.metadata, ends.trailer));
+        const ended = follow(call, signal);
+      }),
+    async stream(method, signal, timeoutMs, headers, messages) {
+      const { path, serialize, deserialize } = wireOf(method, prefix);
+      const { metadata, options } = settingsOf(timeoutMs, headers);
+      // On the wire the kinds of streams are alike.
+      const call = client.makeBidiStreamRequest(path, serialize, deserialize, metadata, options);
+      const ended = follow(call, signal);
+      const requests = mapped(messages, (message) => create(method.input, message));
+      const opened = openStream(call, requests, { ended, failure: (thrown) => failure(thrown, signal) });
+      return { stream: true, service: method.parent, method, ...opened } as StreamResponse as never;
+    },
+    close() {
+      closed = true;
+      for (const call of underWay) call.cancel();
+      client.close();
+    },
+  };
+}
+
+function wireOf({ parent, name, input, output }: DescMethod, prefix: string) {
+  return {
+    path: `${prefix}/${parent.typeName}/${name}`,
+    serialize: (message: Message) => {
+      const bytes = toBinary(input, message);
+      return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    },
+    deserialize: (bytes: Buffer): Message => fromBinary(output, bytes),
+  };
+}
+
+async function* mapped<From, To>(items: AsyncIterable<From>, change: (item: From) => To): AsyncGenerator<To> {
+  for await (const item of items) yield change(item);
 }

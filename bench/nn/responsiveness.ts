@@ -14,12 +14,10 @@ import { parseArgs } from "node:util";
 import { followRun } from "../../cli/follow-run.ts";
 import { startServices } from "../../cli/start/services.ts";
 import { foldersIn } from "../../cli/start/session.ts";
-import { Health } from "../../gen/grpc/health/v1/health_pb.ts";
-import { PipelineService } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { createMillraceClient, type MillraceClient } from "../../client/client.ts";
 import { AppError } from "../../lib/errors.ts";
 import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
-import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { machine, quantile, reportHeader, reportLine } from "../report.ts";
 
 const limitMs = 50;
@@ -35,7 +33,7 @@ const { values } = parseArgs({
 const measureMs = Number(values.seconds) * 1000;
 
 /** Milliseconds that each answer took, sorted. */
-async function answers(health: RpcClient<typeof Health>): Promise<number[]> {
+async function answers(health: MillraceClient["health"]): Promise<number[]> {
   const taken: number[] = [];
   const asked: Promise<void>[] = [];
   const ask = async (): Promise<void> => {
@@ -56,8 +54,8 @@ async function answers(health: RpcClient<typeof Health>): Promise<number[]> {
 }
 
 interface Clients {
-  readonly pipeline: RpcClient<typeof PipelineService>;
-  readonly health: RpcClient<typeof Health>;
+  readonly pipeline: MillraceClient["pipeline"];
+  readonly health: MillraceClient["health"];
 }
 
 /** The answers during a training, and the epochs that it completed meanwhile. */
@@ -119,11 +117,11 @@ async function main(): Promise<void> {
     const options = { natsUrl: server.url, folders: foldersIn(home), env: process.env, onRestart };
     await using services = await startServices(options);
     await services.ready();
-    const pipeline = createClient(PipelineService, { address: services.addresses.pipeline });
-    const health = createClient(Health, { address: services.addresses.training, retry: false });
-    await measure({ pipeline, health });
+    const pipeline = createMillraceClient({ baseUrl: services.urls.pipeline });
+    const training = createMillraceClient({ baseUrl: services.urls.training });
+    await measure({ pipeline: pipeline.pipeline, health: training.health });
     pipeline.close();
-    health.close();
+    training.close();
   } finally {
     await server.stop();
     await rm(home, { recursive: true, force: true });

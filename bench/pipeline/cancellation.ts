@@ -11,13 +11,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { startServices } from "../../cli/start/services.ts";
 import { foldersIn } from "../../cli/start/session.ts";
-import { PipelineService } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { createMillraceClient, type MillraceClient } from "../../client/client.ts";
 import { type Bus, openBus } from "../../lib/bus/bus.ts";
 import { eventStream } from "../../lib/bus/subjects.ts";
 import { createLogger } from "../../lib/log.ts";
 import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
-import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { machine, reportHeader, reportLine } from "../report.ts";
 
 const { values } = parseArgs({
@@ -35,7 +34,7 @@ interface Cancelled {
   readonly releasedSeconds: number;
 }
 
-async function cancelOne(pipeline: RpcClient<typeof PipelineService>, bus: Bus): Promise<Cancelled> {
+async function cancelOne(pipeline: MillraceClient["pipeline"], bus: Bus): Promise<Cancelled> {
   const training = { network: values.network, hyperparameters: { batchSize, epochs: 100 } };
   const { runId } = await pipeline.requestRun({ spec: { dataset: { source: "pictograms" }, training } });
   for await (const { event } of pipeline.watchRun({ runId })) {
@@ -57,10 +56,10 @@ try {
   await using services = await startServices(started);
   await services.ready();
   await using bus = await openBus({ url: server.url, service: "bench", logger: createLogger({ service: "bench" }) });
-  const pipeline = createClient(PipelineService, { address: services.addresses.pipeline });
+  const millrace = createMillraceClient({ baseUrl: services.urls.pipeline });
   const results: Cancelled[] = [];
-  for (let run = 0; run < Number(values.runs); run++) results.push(await cancelOne(pipeline, bus));
-  pipeline.close();
+  for (let run = 0; run < Number(values.runs); run++) results.push(await cancelOne(millrace.pipeline, bus));
+  millrace.close();
   console.log(`network ${values.network}, batch ${batchSize}`);
   console.log(`${machine()}\n\n${reportHeader}`);
   const lines = {

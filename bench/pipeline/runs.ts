@@ -11,10 +11,10 @@ import { parseArgs } from "node:util";
 import { followRun } from "../../cli/follow-run.ts";
 import { startServices } from "../../cli/start/services.ts";
 import { foldersIn } from "../../cli/start/session.ts";
-import { PipelineService, type Run, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { createMillraceClient, type MillraceClient } from "../../client/client.ts";
+import { type Run, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
-import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { machine, reportHeader, reportLine } from "../report.ts";
 
 const { values } = parseArgs({
@@ -29,7 +29,7 @@ const builtIn = ["pictograms", "cifar10"];
 const source = builtIn.includes(values.dataset) ? values.dataset : resolve(values.dataset);
 const stages = ["ingestion", "training", "evaluation"];
 
-async function oneRun(pipeline: RpcClient<typeof PipelineService>, seed: number): Promise<Run> {
+async function oneRun(pipeline: MillraceClient["pipeline"], seed: number): Promise<Run> {
   const spec = {
     dataset: { source, seed: BigInt(seed) },
     training: {
@@ -76,10 +76,10 @@ try {
     onRestart: console.error,
   });
   await services.ready();
-  const pipeline = createClient(PipelineService, { address: services.addresses.pipeline });
+  const millrace = createMillraceClient({ baseUrl: services.urls.pipeline });
   const runs: Run[] = [];
-  for (let seed = 0; seed < Number(values.runs); seed++) runs.push(await oneRun(pipeline, seed));
-  pipeline.close();
+  for (let seed = 0; seed < Number(values.runs); seed++) runs.push(await oneRun(millrace.pipeline, seed));
+  millrace.close();
   console.log(`${values.dataset}, network ${values.network}, nats-server ${server.version}`);
   console.log(`${machine()}\n\n${reportHeader}`);
   for (const stage of stages)

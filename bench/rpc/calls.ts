@@ -9,8 +9,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
-import { createClient } from "../../lib/rpc/client.ts";
+import { createMillraceClient } from "../../client/client.ts";
 import { machine, reportHeader, reportLine } from "../report.ts";
 import { type ServerKind, serverKinds } from "./servers.ts";
 
@@ -44,16 +43,16 @@ async function cpuMicros({ process: server }: Subject): Promise<number> {
 }
 
 async function callAll({ address }: Subject, count: number): Promise<number> {
-  const client = createClient(PredictionService, { address });
+  const { predictions, close } = createMillraceClient({ baseUrl: `http://${address}` });
   let left = count;
   const callInTurn = async (): Promise<void> => {
-    while (left-- > 0) await client.predict({ input: { case: "image", value: image } });
+    while (left-- > 0) await predictions.predict({ input: { case: "image", value: image } });
   };
-  await client.predict({ input: { case: "image", value: image } });
+  await predictions.predict({ input: { case: "image", value: image } });
   const startedMs = performance.now();
   await Promise.all(Array.from({ length: inFlight }, callInTurn));
   const seconds = (performance.now() - startedMs) / 1_000;
-  client.close();
+  close();
   return count / seconds;
 }
 

@@ -1,7 +1,6 @@
 /** What callers notice when the model is exchanged under load, again and again. */
 import { setTimeout as delay } from "node:timers/promises";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
-import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
+import { createMillraceClient, type MillraceClient } from "../../client/client.ts";
 import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
 import type { Hub } from "./millrace.ts";
 import { createRows, median, ratios, type Table } from "./table.ts";
@@ -25,7 +24,7 @@ export async function measureSwaps(bench: Bench): Promise<Table> {
   const { options, hub } = bench;
   // Nothing is kept of the version before, so that every swap loads a model and warms it up.
   await using server = await hub.startService({ MILLRACE_PREDICTION_MODEL_MEMORY_MB: "0" });
-  const client = createClient(PredictionService, { address: server.address, retry: false });
+  const { predictions, close } = createMillraceClient({ baseUrl: `http://${server.address}`, retries: 0 });
   await warmUp(bench, server, wire);
   const closed = { kind: "closed", inFlight: usualInFlight } as const;
   const { answered } = await measure(bench, { server, wire, arrivals: closed });
@@ -35,14 +34,14 @@ export async function measureSwaps(bench: Bench): Promise<Table> {
     rows.add(names.without, await measure(bench, { server, wire, arrivals }));
     const tookMs: number[] = [];
     const meanwhile = async (): Promise<void> => {
-      for (let swap = 0; swap < options.swaps; swap++) tookMs.push(await swapModel(hub, client));
+      for (let swap = 0; swap < options.swaps; swap++) tookMs.push(await swapModel(hub, predictions));
     };
     rows.add(names.during, {
       ...(await measure(bench, { server, wire, arrivals, meanwhile })),
       swapMs: median(tookMs),
     });
   }
-  client.close();
+  close();
   const total = (key: string): number => rows.values(names.during, key).reduce((sum, count) => sum + count, 0);
   const slowdown = median(ratios(rows.values(names.during, "p99"), rows.values(names.without, "p99")));
   return {
@@ -57,8 +56,8 @@ export async function measureSwaps(bench: Bench): Promise<Table> {
 }
 
 /** Promotes the version that does not answer, and returns the milliseconds until it does. */
-async function swapModel(hub: Hub, client: RpcClient<typeof PredictionService>): Promise<number> {
-  const live = async (): Promise<number> => (await client.getModel({})).model?.version ?? 0;
+async function swapModel(hub: Hub, predictions: MillraceClient["predictions"]): Promise<number> {
+  const live = async (): Promise<number> => (await predictions.getModel({})).model?.version ?? 0;
   const next = (await live()) === 1 ? 2 : 1;
   const startedMs = performance.now();
   await hub.promote(next);

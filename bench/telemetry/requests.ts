@@ -11,8 +11,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
-import { createClient } from "../../lib/rpc/client.ts";
+import { createMillraceClient } from "../../client/client.ts";
 import { machine, reportHeader, reportLine } from "../report.ts";
 
 const { values } = parseArgs({
@@ -61,13 +60,13 @@ async function cpuMicros({ process: server }: Subject): Promise<number> {
 }
 
 async function callAll({ address }: Subject): Promise<void> {
-  const client = createClient(PredictionService, { address });
+  const { predictions, close } = createMillraceClient({ baseUrl: `http://${address}` });
   let left = calls;
   const callInTurn = async (): Promise<void> => {
-    while (left-- > 0) await client.predict({ input: { case: "image", value: image } });
+    while (left-- > 0) await predictions.predict({ input: { case: "image", value: image } });
   };
   await Promise.all(Array.from({ length: inFlight }, callInTurn));
-  client.close();
+  close();
 }
 
 const subjects = await Promise.all(Object.entries(settings).map(start));

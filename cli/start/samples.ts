@@ -1,12 +1,11 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
+import { createMillraceClient } from "../../client/client.ts";
 import type { PredictResponse } from "../../gen/millrace/v1/prediction_pb.ts";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
 import { loadSplit } from "../../lib/images/load-split.ts";
 import { readManifest } from "../../lib/images/manifest.ts";
-import { createClient } from "../../lib/rpc/client.ts";
 
 /** An image file of the data set's test split, and its class. */
 export interface Sample {
@@ -52,15 +51,17 @@ function interleave(planes: Uint8Array, channels: number): Uint8Array {
 }
 
 /** Sends each file to Predict and returns the answers in order. */
-export async function classify(samples: readonly Sample[], address: string): Promise<PredictResponse[]> {
-  const client = createClient(PredictionService, { address });
+export async function classify(samples: readonly Sample[], baseUrl: string): Promise<PredictResponse[]> {
+  const millrace = createMillraceClient({ baseUrl });
   try {
     const answers: PredictResponse[] = [];
     for (const { path } of samples) {
-      answers.push(await client.predict({ input: { case: "image", value: await readFile(path) }, topK: 3 }));
+      answers.push(
+        await millrace.predictions.predict({ input: { case: "image", value: await readFile(path) }, topK: 3 }),
+      );
     }
     return answers;
   } finally {
-    client.close();
+    millrace.close();
   }
 }

@@ -4,15 +4,15 @@ import { mkdir, open, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { createMillraceClient, type WaitOptions, waitUntilServing } from "../../client/client.ts";
 import { type ServiceName, servicePorts } from "../../lib/config.ts";
 import { AppError } from "../../lib/errors.ts";
-import { waitUntilServing } from "../../lib/rpc/health-client.ts";
 import type { Folders } from "./session.ts";
 
 /** The services as processes of their own. One that dies is started again, as an orchestrator would. */
 export interface ServiceProcesses extends AsyncDisposable {
-  /** host:port of each. */
-  readonly addresses: Readonly<Record<ServiceName, string>>;
+  /** Where each answers, such as http://127.0.0.1:7404. */
+  readonly urls: Readonly<Record<ServiceName, string>>;
   /** Resolves when all answer; rejects if one cannot be kept running, or when aborted. */
   ready(signal?: AbortSignal): Promise<void>;
   /** Rejects, with the end of its log, when a service has died more often than it is started again. Never resolves. */
@@ -48,19 +48,16 @@ export async function startServices(options: ServicesOptions): Promise<ServicePr
   const failed = Promise.race(services.map((service) => supervise(service, options, state)));
   // Whoever waits for the services hears of it; before that it must not count as unhandled.
   failed.catch(() => undefined);
-  const addressOf = ({ port }: ServiceProcess) => `127.0.0.1:${port}`;
+  const urlOf = ({ port }: ServiceProcess) => `http://127.0.0.1:${port}`;
   return {
-    addresses: Object.fromEntries(services.map((service) => [service.name, addressOf(service)])) as Record<
-      ServiceName,
-      string
-    >,
+    urls: Object.fromEntries(services.map((service) => [service.name, urlOf(service)])) as Record<ServiceName, string>,
     failed,
     ready: async (signal = new AbortController().signal) => {
       const enough = new AbortController();
       const options = { timeoutMs: readyTimeoutMs, signal: AbortSignal.any([signal, enough.signal]) };
       try {
-        const serving = services.map((service) => waitUntilServing(addressOf(service), options));
-        await Promise.race([Promise.all(serving), failed]);
+        const all = services.map((service) => serving(urlOf(service), options));
+        await Promise.race([Promise.all(all), failed]);
       } finally {
         // Who still waits for a service that will not come would keep this process from ending.
         enough.abort();
@@ -182,4 +179,13 @@ function inClearText(name: ServiceName): NodeJS.ProcessEnv {
   const settings = ["ACCESS_TOKEN", "TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
   const variables = settings.flatMap((setting) => [`MILLRACE_${setting}`, `MILLRACE_${name.toUpperCase()}_${setting}`]);
   return Object.fromEntries(variables.map((variable) => [variable, ""]));
+}
+
+async function serving(baseUrl: string, options: WaitOptions): Promise<void> {
+  const millrace = createMillraceClient({ baseUrl });
+  try {
+    await waitUntilServing(millrace.health, options);
+  } finally {
+    millrace.close();
+  }
 }

@@ -1,10 +1,9 @@
 import { resolve } from "node:path";
-import { PipelineService, type Run, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { createMillraceClient } from "../../client/client.ts";
+import { type Run, RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { orAborted } from "../../lib/abort.ts";
-import { AppError } from "../../lib/errors.ts";
-import { createClient } from "../../lib/rpc/client.ts";
 import { version } from "../../lib/version.ts";
-import { createStyle, percent, type Style, seconds, shortPath } from "../format.ts";
+import { createStyle, messageOf, percent, type Style, seconds, shortPath } from "../format.ts";
 import { createScreen } from "../screen.ts";
 import { startBroker } from "./broker.ts";
 import { writeCurves } from "./curves.ts";
@@ -34,7 +33,7 @@ export async function start(args: string[]): Promise<number> {
     return await runEverything(session);
   } catch (thrown) {
     if (session.interrupted.aborted) return options.exit ? interruptedStatus : 0;
-    screen.line(`\n${style.bad("Failed:")} ${AppError.from(thrown).message}`);
+    screen.line(`\n${style.bad("Failed:")} ${messageOf(thrown)}`);
     return 1;
   } finally {
     screen.line("Everything has stopped.");
@@ -51,12 +50,12 @@ async function runEverything(session: Session): Promise<number> {
   const { screen, style, options, interrupted } = session;
   await using broker = await startBroker(session);
   await using services = await startAllServices(session, broker.url);
-  const pipeline = createClient(PipelineService, { address: services.addresses.pipeline });
+  const millrace = createMillraceClient({ baseUrl: services.urls.pipeline });
   try {
-    const { runs } = await pipeline.listRuns({ pageSize: earlierRunsShown });
+    const { runs } = await millrace.pipeline.listRuns({ pageSize: earlierRunsShown });
     if (runs.length > 0) for (const line of ["\nEarlier runs", ...earlierRuns(runs)]) screen.line(line);
     const run = await orAborted(
-      Promise.race([requestAndWatch(session, pipeline, services.addresses.prediction), services.failed]),
+      Promise.race([requestAndWatch(session, millrace.pipeline, services.urls.prediction), services.failed]),
       interrupted,
     );
     const { succeeded, samples } = await showResults(session, run, services);
@@ -65,7 +64,7 @@ async function runEverything(session: Session): Promise<number> {
     await orAborted(services.failed, interrupted);
     return 0;
   } finally {
-    pipeline.close();
+    millrace.close();
     screen.line("\nStopping ...");
   }
 }
@@ -84,7 +83,7 @@ async function startAllServices(
     throw thrown;
   }
   const took = style.dim(`(ready in ${seconds((performance.now() - startedMs) / 1000)})`);
-  screen.line(`  services     ${Object.keys(services.addresses).join(", ")} ${took}`);
+  screen.line(`  services     ${Object.keys(services.urls).join(", ")} ${took}`);
   return services;
 }
 
@@ -100,7 +99,7 @@ async function showResults(session: Session, run: Run, services: ServiceProcesse
   if (curves !== undefined) screen.line(`\nCurves of the training: ${shortPath(curves)}`);
   const samples = await writeSamples(run.dataset?.digest ?? "", folders.artifacts, folders.samples);
   const anyModel = run.decision?.promote === true || (run.decision?.championVersion ?? 0) > 0;
-  if (anyModel) await showPredictions(session, samples, services.addresses.prediction);
+  if (anyModel) await showPredictions(session, samples, services.urls.prediction);
   else
     screen.line("\nNo predictions: no model is live. Train longer (--epochs) or lower the bar (--minimum-accuracy).");
   const traces = style.dim(`(${shortPath(folders.traces)}/*.jsonl, OTLP JSON lines)`);
@@ -109,8 +108,8 @@ async function showResults(session: Session, run: Run, services: ServiceProcesse
   return { succeeded: anyModel, samples };
 }
 
-async function showPredictions({ screen, style }: Session, samples: readonly Sample[], address: string): Promise<void> {
-  const answers = await classify(samples, address);
+async function showPredictions({ screen, style }: Session, samples: readonly Sample[], baseUrl: string): Promise<void> {
+  const answers = await classify(samples, baseUrl);
   const model = answers[0]?.model;
   screen.line(`\n${style.bold("Predictions")} by model "${model?.name}" version ${model?.version}`);
   for (const [index, { path, label }] of samples.entries()) {
@@ -121,14 +120,14 @@ async function showPredictions({ screen, style }: Session, samples: readonly Sam
   }
 }
 
-function nextSteps({ addresses }: ServiceProcesses, samples: readonly Sample[], style: Style): string[] {
+function nextSteps({ urls }: ServiceProcesses, samples: readonly Sample[], style: Style): string[] {
   const file = shellQuoted(shortPath(samples[0]?.path ?? "image.png"));
   // Through standard input, since an argument has a limit that a photograph exceeds.
   const request = `printf '{"image":"%s","topK":3}' "$(base64 < ${file} | tr -d '\\n')"`;
-  const url = `http://${addresses.prediction}/millrace.v1.PredictionService/Predict`;
+  const url = `${urls.prediction}/millrace.v1.PredictionService/Predict`;
   return [
     "",
-    ...Object.entries(addresses).map(([name, address]) => `  ${name.padEnd(11)} http://${address}`),
+    ...Object.entries(urls).map(([name, url]) => `  ${name.padEnd(11)} ${url}`),
     "",
     style.bold("Connect, with curl"),
     `  ${request} | curl -s -H 'content-type: application/json' -d @- ${url}`,

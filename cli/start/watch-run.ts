@@ -1,8 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { PipelineService, Run } from "../../gen/millrace/v1/pipeline_pb.ts";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
+import { createMillraceClient, type MillraceClient } from "../../client/client.ts";
+import type { Run } from "../../gen/millrace/v1/pipeline_pb.ts";
 import { AppError } from "../../lib/errors.ts";
-import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { followRun } from "../follow-run.ts";
 import type { StartOptions } from "./options.ts";
 import { runSeconds, statusName } from "./report.ts";
@@ -17,8 +16,8 @@ const deploymentPollMs = 50;
 /** Requests a run and shows it until it has ended: live where a person watches, as lines elsewhere. */
 export async function requestAndWatch(
   session: Session,
-  pipeline: RpcClient<typeof PipelineService>,
-  predictionAddress: string,
+  pipeline: MillraceClient["pipeline"],
+  predictionUrl: string,
 ): Promise<Run> {
   const { options, screen, style, interrupted } = session;
   const { runId } = await pipeline.requestRun({ spec: specFrom(options) });
@@ -35,7 +34,7 @@ export async function requestAndWatch(
       if (!screen.interactive) writeChanges(session, before, view);
     }
     if (last?.decision?.promote === true) {
-      await deployed(last, predictionAddress, interrupted);
+      await deployed(last, predictionUrl, interrupted);
       const before = view;
       view = withDeployment(view, last, Date.now());
       if (!screen.interactive) writeChanges(session, before, view);
@@ -51,12 +50,12 @@ export async function requestAndWatch(
 }
 
 /** Resolves when the prediction service answers with the run's model. */
-async function deployed(run: Run, address: string, signal: AbortSignal): Promise<void> {
-  const client = createClient(PredictionService, { address });
+async function deployed(run: Run, baseUrl: string, signal: AbortSignal): Promise<void> {
+  const millrace = createMillraceClient({ baseUrl });
   const deadline = Date.now() + deploymentTimeoutMs;
   try {
     for (;;) {
-      const model = await client.getModel({}, { signal }).then(
+      const model = await millrace.predictions.getModel({}, { signal }).then(
         (answer) => answer.model,
         () => undefined, // no model yet, or the service is being started again
       );
@@ -71,7 +70,7 @@ async function deployed(run: Run, address: string, signal: AbortSignal): Promise
       await delay(deploymentPollMs, undefined, { signal });
     }
   } finally {
-    client.close();
+    millrace.close();
   }
 }
 

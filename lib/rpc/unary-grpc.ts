@@ -221,6 +221,8 @@ function sendError(stream: ServerHttp2Stream, error: ConnectError): void {
   if (stream.destroyed || stream.closed) return;
   const trailers = new Headers();
   setTrailerStatus(trailers, error);
+  // grpc-js reads this with decodeURI, which leaves commas, colons and others as they were escaped.
+  trailers.set("grpc-message", encodeURI(error.rawMessage));
   stream.respond({ ":status": 200, "content-type": contentType, ...Object.fromEntries(trailers) }, { endStream: true });
   // The client may still be sending a request that nobody will read.
   if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);

@@ -31,6 +31,7 @@ export const attributeTable = {
   "rpc.response.status_code": "gRPC status name in capitals, such as NOT_FOUND.",
   "rpc.system.name": "grpc, connectrpc, or http for REST.",
   "server.address": "Host that a client calls.",
+  "server.port": "Port that a client calls.",
   "service.instance.id": "Which process of the service this is (resource).",
   "service.name": "Service (resource).",
   "service.namespace": "Always millrace (resource).",

@@ -6,11 +6,10 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type TestContext, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
+import { createMillraceClient } from "../../client/client.ts";
 import { LineageSchema } from "../../gen/millrace/v1/model_pb.ts";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
 import { createRegistry } from "../../lib/registry/registry.ts";
-import { createClient } from "../../lib/rpc/client.ts";
 import { eventually, openTestBus } from "../helpers/bus.ts";
 import { startNats } from "../helpers/nats-server.ts";
 import { storeModel } from "../helpers/served-model.ts";
@@ -60,11 +59,12 @@ test("two workers answer on one port, one that is killed is started again, and a
   assert.equal(new Set(ready().map(({ pid }) => pid)).size, 2, "two processes");
   const [{ url = "", pid = 0 } = {}] = ready();
   const predict = async () => {
-    const client = createClient(PredictionService, { address: new URL(url).host });
+    const millrace = createMillraceClient({ baseUrl: url });
     try {
-      return (await client.predict({ input: { case: "pixels", value: new Uint8Array(768) } })).model?.version;
+      return (await millrace.predictions.predict({ input: { case: "pixels", value: new Uint8Array(768) } })).model
+        ?.version;
     } finally {
-      client.close();
+      millrace.close();
     }
   };
   for (let call = 0; call < 6; call++) assert.equal(await predict(), 1);

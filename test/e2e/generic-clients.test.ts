@@ -50,7 +50,7 @@ before(async () => {
 });
 after(() => stack.dispose());
 
-const addresses = () => Object.values(platform.services.addresses);
+const addresses = () => Object.values(platform.services.urls).map((url) => new URL(url).host);
 const takesOneMessage = (name: string) => /^(unary|server_streaming)$/.test(methods.get(name)?.methodKind ?? "");
 
 /** Runs a program to its end, however that is. */

@@ -3,11 +3,10 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { createClient as createConnectClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import sharp from "sharp";
-import { DatasetService } from "../../gen/millrace/v1/dataset_pb.ts";
-import { EvaluationService } from "../../gen/millrace/v1/evaluation_pb.ts";
+import { createMillraceClient, type MillraceClient, reasonOf } from "../../client/client.ts";
 import type { PredictionCompleted } from "../../gen/millrace/v1/events_pb.ts";
 import { RunStatus } from "../../gen/millrace/v1/pipeline_pb.ts";
 import {
@@ -16,10 +15,9 @@ import {
   type PredictResponse,
   ServedModelState,
 } from "../../gen/millrace/v1/prediction_pb.ts";
-import { TrainingService } from "../../gen/millrace/v1/training_pb.ts";
 import { predictionStream, predictionSubject } from "../../lib/bus/subjects.ts";
-import { AppError } from "../../lib/errors.ts";
-import { createClient } from "../../lib/rpc/client.ts";
+import type { ServiceName } from "../../lib/config.ts";
+import type { ErrorCode } from "../../lib/errors.ts";
 import { eventually, openTestBus, storedEvents } from "../helpers/bus.ts";
 import { type FinishedRun, type Platform, smallRun, startPlatform } from "../helpers/platform.ts";
 import { createStack } from "../helpers/stack.ts";
@@ -31,16 +29,15 @@ let finished: FinishedRun;
 
 before(async () => {
   platform = await startPlatform(stack);
-  await assert.rejects(predictOverGrpc(await picture()), hasCode("MODEL_NOT_READY"), "before the first model");
+  await assert.rejects(predictOverGrpc(await picture()), hasReason("MODEL_NOT_READY"), "before the first model");
   finished = await platform.run({ spec: smallRun });
   await platform.answersWith(finished.run.modelVersion);
 });
 after(() => stack.dispose());
 
-function hasCode(code: AppError["code"]): (thrown: unknown) => boolean {
+function hasReason(reason: ErrorCode): (thrown: unknown) => boolean {
   return (thrown) => {
-    const error = AppError.from(thrown);
-    assert.equal(error.code, code, error.message);
+    assert.equal(reasonOf(thrown), reason, String(thrown));
     return true;
   };
 }
@@ -51,15 +48,21 @@ function picture(): Promise<Buffer> {
     .toBuffer();
 }
 
-const predictionUrl = () => `http://${platform.services.addresses.prediction}`;
+const predictionUrl = () => platform.services.urls.prediction;
 
-async function predictOverGrpc(image: Uint8Array): Promise<PredictResponse> {
-  const client = createClient(PredictionService, { address: platform.services.addresses.prediction, retry: false });
+/** Makes calls to a service with a client of its own. */
+async function calling<T>(service: ServiceName, calls: (millrace: MillraceClient) => Promise<T>): Promise<T> {
+  const millrace = createMillraceClient({ baseUrl: platform.services.urls[service], retries: 0 });
   try {
-    return await client.predict({ input: { case: "image", value: image }, topK: 3 });
+    return await calls(millrace);
   } finally {
-    client.close();
+    millrace.close();
   }
+}
+
+function predictOverGrpc(image: Uint8Array): Promise<PredictResponse> {
+  const request = { input: { case: "image", value: image }, topK: 3 } as const;
+  return calling("prediction", ({ predictions }) => predictions.predict(request));
 }
 
 function checkAnswer(answer: Pick<PredictResponse, "predictions" | "model">): void {
@@ -106,13 +109,13 @@ test("curl with JSON gets a prediction", async () => {
 
 test("a Connect client gets a prediction", async () => {
   const transport = createConnectTransport({ baseUrl: predictionUrl(), httpVersion: "1.1" });
-  const client = createConnectClient(PredictionService, transport);
+  const client = createClient(PredictionService, transport);
   checkAnswer(await client.predict({ input: { case: "image", value: await picture() }, topK: 3 }));
 });
 
 test("a gRPC-Web client gets a prediction", async () => {
   const transport = createGrpcWebTransport({ baseUrl: predictionUrl(), httpVersion: "1.1" });
-  const client = createConnectClient(PredictionService, transport);
+  const client = createClient(PredictionService, transport);
   checkAnswer(await client.predict({ input: { case: "image", value: await picture() }, topK: 3 }));
 });
 
@@ -121,10 +124,10 @@ test("a grpc-js client gets a prediction", async () => {
 });
 
 test("several images in one call get an answer each, and a broken one its error", async () => {
-  const client = createClient(PredictionService, { address: platform.services.addresses.prediction, retry: false });
   const images = [await picture(), Buffer.from("no image"), await picture()];
-  const { results, model } = await client.predictBatch({ images, topK: 3 });
-  client.close();
+  const { results, model } = await calling("prediction", (client) =>
+    client.predictions.predictBatch({ images, topK: 3 }),
+  );
   assert.deepEqual(
     results.map(({ result }) => result.case),
     ["classes", "error", "classes"],
@@ -134,7 +137,7 @@ test("several images in one call get an answer each, and a broken one its error"
 
 test("a stream of images is answered in its order over gRPC, one at a time and many at once", async () => {
   const transport = createGrpcTransport({ baseUrl: predictionUrl() });
-  const client = createConnectClient(PredictionService, transport);
+  const client = createClient(PredictionService, transport);
   const images = [await picture(), Buffer.from("no image"), await picture()];
   async function* requests() {
     for (let n = 0; n < 100; n++) {
@@ -151,13 +154,13 @@ test("a stream of images is answered in its order over gRPC, one at a time and m
 });
 
 test("what was answered is told in events, and feedback on it is stored", async () => {
-  const client = createClient(PredictionService, { address: platform.services.addresses.prediction, retry: false });
   const { predictionId, predictions } = await predictOverGrpc(await picture());
   const [best] = predictions;
-  assert.deepEqual((await client.sendFeedback({ predictionId, label: best?.label ?? "" })).correct, true);
-  await assert.rejects(client.sendFeedback({ predictionId, label: "unicorn" }), hasCode("INVALID_REQUEST"));
-  const { models } = await client.listServedModels({});
-  client.close();
+  const feedback = (label: string) =>
+    calling("prediction", (client) => client.predictions.sendFeedback({ predictionId, label }));
+  assert.deepEqual((await feedback(best?.label ?? "")).correct, true);
+  await assert.rejects(feedback("unicorn"), hasReason("INVALID_REQUEST"));
+  const { models } = await calling("prediction", (client) => client.predictions.listServedModels({}));
   assert.deepEqual(
     models.map(({ model, aliases, state }) => [model?.version, aliases, state]),
     [[1, ["champion"], ServedModelState.READY]],
@@ -168,26 +171,31 @@ test("what was answered is told in events, and feedback on it is stored", async 
     const told = events.flatMap(({ message }) => (message as unknown as PredictionCompleted).predictions);
     return told.some((prediction) => prediction.predictionId === predictionId);
   });
-  const feedback = await storedEvents(bus, predictionSubject("default", "prediction.feedback"), predictionStream);
+  const told = await storedEvents(bus, predictionSubject("default", "prediction.feedback"), predictionStream);
   assert.deepEqual(
-    feedback.map(({ correlationId }) => correlationId),
+    told.map(({ correlationId }) => correlationId),
     [finished.run.runId],
   );
 });
 
 test("bytes that are no image are an error that says so", async () => {
-  await assert.rejects(predictOverGrpc(Buffer.from("no image at all")), hasCode("IMAGE_UNREADABLE"));
+  await assert.rejects(predictOverGrpc(Buffer.from("no image at all")), hasReason("IMAGE_UNREADABLE"));
   const invalid = create(PredictRequestSchema);
-  const client = createClient(PredictionService, { address: platform.services.addresses.prediction });
-  await assert.rejects(client.predict(invalid), (thrown) => AppError.from(thrown).status === "invalid_argument");
-  client.close();
+  const refused = calling("prediction", ({ predictions }) => predictions.predict(invalid));
+  await assert.rejects(refused, (thrown) => ConnectError.from(thrown).code === Code.InvalidArgument);
 });
 
 test("each stage answers a request of its own, with the same results", async () => {
-  const { addresses } = platform.services;
-  const datasets = createClient(DatasetService, { address: addresses.ingestion });
-  const training = createClient(TrainingService, { address: addresses.training });
-  const evaluation = createClient(EvaluationService, { address: addresses.evaluation });
+  const { urls } = platform.services;
+  const clientOf = (service: ServiceName) => createMillraceClient({ baseUrl: urls[service] });
+  const clients = {
+    ingestion: clientOf("ingestion"),
+    training: clientOf("training"),
+    evaluation: clientOf("evaluation"),
+  };
+  const { datasets } = clients.ingestion;
+  const { training } = clients.training;
+  const { evaluation } = clients.evaluation;
   try {
     const prepared = await last(datasets.prepareDataset({ spec: smallRun.dataset }));
     assert.equal(prepared?.update.case, "dataset");
@@ -211,7 +219,7 @@ test("each stage answers a request of its own, with the same results", async () 
     const { networks } = await training.listNetworks({});
     assert.ok(networks.some(({ name }) => name === "small"));
   } finally {
-    for (const client of [datasets, training, evaluation]) client.close();
+    for (const client of Object.values(clients)) client.close();
   }
 });
 
@@ -239,9 +247,9 @@ test("a source that is not there fails the run with the reason, and keeps the me
 
 test("an unknown network is refused before any work", async () => {
   const spec = { ...smallRun, training: { network: "no-such-network" } };
-  await assert.rejects(platform.pipeline.requestRun({ spec }), hasCode("NETWORK_UNKNOWN"));
+  await assert.rejects(platform.pipeline.requestRun({ spec }), hasReason("NETWORK_UNKNOWN"));
   const odd = { ...smallRun, training: { hyperparameters: { learningRat: 1 } } };
-  await assert.rejects(platform.pipeline.requestRun({ spec: odd }), hasCode("CONFIGURATION_INVALID"));
+  await assert.rejects(platform.pipeline.requestRun({ spec: odd }), hasReason("CONFIGURATION_INVALID"));
 });
 
 test("a run that is cancelled in training stops and leaves no model", async () => {
@@ -252,8 +260,8 @@ test("a run that is cancelled in training stops and leaves no model", async () =
     }
   });
   assert.equal(run.status, RunStatus.CANCELLED);
-  await assert.rejects(platform.registry.listModelVersions({ name: "cancelled" }), hasCode("MODEL_NOT_FOUND"));
-  await assert.rejects(platform.pipeline.cancelRun({ runId: run.runId }), hasCode("RUN_ENDED"));
+  await assert.rejects(platform.registry.listModelVersions({ name: "cancelled" }), hasReason("MODEL_NOT_FOUND"));
+  await assert.rejects(platform.pipeline.cancelRun({ runId: run.runId }), hasReason("RUN_ENDED"));
   // The training service is free again: the next run gets through.
   const next = await platform.run({ spec: { ...smallRun, modelName: "after-cancelled" } });
   assert.equal(next.run.status, RunStatus.SUCCEEDED);
@@ -265,7 +273,7 @@ test("rolling back is one call, and the prediction service follows", async () =>
   await platform.answersWith(run.modelVersion);
   assert.equal(run.decision?.promote, true, run.decision?.checks.map(({ message }) => message).join("; "));
   const name = "default";
-  await assert.rejects(platform.registry.moveAlias({ name, version: 1, expectedVersion: 99 }), hasCode("CONFLICT"));
+  await assert.rejects(platform.registry.moveAlias({ name, version: 1, expectedVersion: 99 }), hasReason("CONFLICT"));
   await platform.registry.rollBack({ name, expectedVersion: run.modelVersion, reason: "a test" });
   await platform.answersWith(1);
 });

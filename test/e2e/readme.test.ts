@@ -57,7 +57,7 @@ test("the README's prediction works as it stands", async (t) => {
     .toFile(file);
   const script = commands("PredictionService/Predict", [
     [".millrace/samples/airplane.png", file],
-    ["127.0.0.1:7404", platform.services.addresses.prediction],
+    ["127.0.0.1:7404", new URL(platform.services.urls.prediction).host],
   ]);
   const { stdout } = await promisify(execFile)("sh", ["-c", script]);
   assert.equal(JSON.parse(stdout).predictions.length, 3);

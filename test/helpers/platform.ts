@@ -5,16 +5,9 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { followRun } from "../../cli/follow-run.ts";
 import { type ServiceProcesses, startServices } from "../../cli/start/services.ts";
 import { type Folders, foldersIn } from "../../cli/start/session.ts";
-import { ModelRegistryService } from "../../gen/millrace/v1/model_pb.ts";
-import {
-  PipelineService,
-  type RequestRunRequestSchema,
-  type Run,
-  type RunEvent,
-} from "../../gen/millrace/v1/pipeline_pb.ts";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
+import { createMillraceClient, type MillraceClient } from "../../client/client.ts";
+import type { RequestRunRequestSchema, Run, RunEvent } from "../../gen/millrace/v1/pipeline_pb.ts";
 import type { ServiceName } from "../../lib/config.ts";
-import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
 import { eventually } from "./bus.ts";
 import { startNats, type TestNats } from "./nats-server.ts";
 import { tempFolder } from "./temp-folder.ts";
@@ -24,8 +17,8 @@ export interface Platform {
   readonly nats: TestNats;
   readonly folders: Folders;
   readonly services: ServiceProcesses;
-  readonly pipeline: RpcClient<typeof PipelineService>;
-  readonly registry: RpcClient<typeof ModelRegistryService>;
+  readonly pipeline: MillraceClient["pipeline"];
+  readonly registry: MillraceClient["registry"];
   /** What was said about services that died. */
   readonly restarts: readonly string[];
   /** Ends a service with SIGKILL; it is started again. */
@@ -62,12 +55,10 @@ export async function startPlatform(t: Pick<TestContext, "after">, env: NodeJS.P
   const restarts: string[] = [];
   const onRestart = (message: string) => void restarts.push(message);
   const services = await startServices({ natsUrl: nats.url, folders, env: { ...process.env, ...env }, onRestart });
-  const address = services.addresses.pipeline;
-  const pipeline = createClient(PipelineService, { address });
-  const registry = createClient(ModelRegistryService, { address });
+  const millrace = createMillraceClient({ baseUrl: services.urls.pipeline });
+  const { pipeline, registry } = millrace;
   stop = async () => {
-    pipeline.close();
-    registry.close();
+    millrace.close();
     await services[Symbol.asyncDispose]();
   };
   await services.ready();
@@ -79,7 +70,7 @@ export async function startPlatform(t: Pick<TestContext, "after">, env: NodeJS.P
     registry,
     restarts,
     kill: (name) => kill(name, folders),
-    answersWith: (version) => answersWith(services.addresses.prediction, version),
+    answersWith: (version) => answersWith(services.urls.prediction, version),
     events: async (runId) => {
       const all: RunEvent[] = [];
       for await (const { event } of pipeline.watchRun({ runId })) if (event !== undefined) all.push(event);
@@ -89,20 +80,20 @@ export async function startPlatform(t: Pick<TestContext, "after">, env: NodeJS.P
   };
 }
 
-async function answersWith(address: string, version: number): Promise<void> {
-  const client = createClient(PredictionService, { address });
+async function answersWith(baseUrl: string, version: number): Promise<void> {
+  const millrace = createMillraceClient({ baseUrl });
   try {
     await eventually(
       `version ${version} answers`,
       () =>
-        client.getModel({}).then(
+        millrace.predictions.getModel({}).then(
           ({ model }) => model?.version === version,
           () => false,
         ),
       60_000,
     );
   } finally {
-    client.close();
+    millrace.close();
   }
 }
 
@@ -117,7 +108,7 @@ async function kill(name: ServiceName, { logs }: Folders): Promise<void> {
 const followDeadlineMs = 240_000;
 
 async function runToEnd(
-  pipeline: RpcClient<typeof PipelineService>,
+  pipeline: MillraceClient["pipeline"],
   request: RunRequest,
   onEvent: (event: RunEvent, run: Run) => Promise<void> | void = () => {},
 ): Promise<FinishedRun> {

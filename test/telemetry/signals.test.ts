@@ -2,9 +2,8 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { SpanKind } from "@opentelemetry/api";
 import sharp from "sharp";
-import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
+import { createMillraceClient } from "../../client/client.ts";
 import { type ServiceName, servicePorts } from "../../lib/config.ts";
-import { createClient } from "../../lib/rpc/client.ts";
 import { attributeTable } from "../../lib/telemetry/attributes.ts";
 import { type MetricName, metricTable } from "../../lib/telemetry/metric-table.ts";
 import { prometheusName } from "../../scripts/generate-telemetry-docs.ts";
@@ -49,15 +48,15 @@ before(async () => {
 after(() => stack.dispose());
 
 async function predict(): Promise<void> {
-  const client = createClient(PredictionService, { address: platform.services.addresses.prediction, retry: false });
+  const millrace = createMillraceClient({ baseUrl: platform.services.urls.prediction, retries: 0 });
   const background = "#88aaff";
   const image = await sharp({ create: { width: 48, height: 40, channels: 3, background } })
     .png()
     .toBuffer();
   try {
-    await client.predict({ input: { case: "image", value: image } });
+    await millrace.predictions.predict({ input: { case: "image", value: image } });
   } finally {
-    client.close();
+    millrace.close();
   }
 }
 
@@ -127,7 +126,7 @@ function missingFrom(service: ServiceName, expected: readonly MetricName[]): Met
 
 for (const service of names) {
   test(`${service} answers GET /metrics on its one port`, async () => {
-    const response = await fetch(`http://${platform.services.addresses[service]}/metrics`);
+    const response = await fetch(`${platform.services.urls[service]}/metrics`);
     const text = await response.text();
     assert.equal(response.status, 200);
     for (const name of [...expectedMetrics[service], ...processMetrics()]) {

@@ -53,7 +53,7 @@ test("a call is a client span, its parent the caller's, its child the server's; 
   const parents = ofKind(spans, serverKind).map(({ parentSpanId }) => parentSpanId);
   assert.deepEqual(parents, [call.spanId, call.spanId]);
   assert.deepEqual(attributesOf(call.attributes), {
-    "rpc.system.name": "connectrpc",
+    "rpc.system.name": "grpc",
     "rpc.method": "millrace.v1.PredictionService/GetModel",
     "rpc.response.status_code": "OK",
     "server.address": "127.0.0.1",

@@ -8,11 +8,11 @@ import {
   createGrpcWebTransport,
   Http2SessionManager,
 } from "@connectrpc/connect-node";
-import { Health, HealthCheckResponse_ServingStatus } from "../../../gen/grpc/health/v1/health_pb.ts";
+import { createMillraceClient } from "../../../client/client.ts";
+import { HealthCheckResponse_ServingStatus } from "../../../gen/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "../../../gen/grpc/reflection/v1/reflection_pb.ts";
 import { PipelineService } from "../../../gen/millrace/v1/pipeline_pb.ts";
 import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
-import { createClient as createGrpcJsClient } from "../../../lib/rpc/client.ts";
 import { predictRequest, rejection, startServer } from "./server-fixture.ts";
 
 const accessTokens = ["first-token", "second-token"];
@@ -61,14 +61,12 @@ for (const [name, createTransport] of Object.entries(transports)) {
 }
 
 test("grpc-js, reflection and every plain path are refused without a token, and health is not", async (t) => {
-  const { url, address, closeLater } = await startServer(t, {
+  const { url, closeLater } = await startServer(t, {
     accessTokens,
     metricsText: () => Promise.resolve("m 1\n"),
   });
-  const predictions = createGrpcJsClient(PredictionService, { address, retry: false });
-  const health = createGrpcJsClient(Health, { address, retry: false });
-  closeLater(() => predictions.close());
-  closeLater(() => health.close());
+  const { predictions, health, close } = createMillraceClient({ baseUrl: url, retries: 0 });
+  closeLater(close);
   const error = (await rejection(predictions.predict(predictRequest("cat")))) as { message: string };
   assert.match(error.message, /401|unauthenticated/i);
   assert.equal((await health.check({})).status, HealthCheckResponse_ServingStatus.SERVING);

@@ -1,16 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from "../../../gen/grpc/health/v1/health_pb.ts";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { createMillraceClient, waitUntilServing } from "../../../client/client.ts";
+import { HealthCheckResponse_ServingStatus as ServingStatus } from "../../../gen/grpc/health/v1/health_pb.ts";
 import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
-import { AppError } from "../../../lib/errors.ts";
-import { createClient } from "../../../lib/rpc/client.ts";
-import { waitUntilServing } from "../../../lib/rpc/health-client.ts";
 import { type RunningServer, rejection, startServer } from "./server-fixture.ts";
 
-function healthClient({ address, closeLater }: RunningServer) {
-  const client = createClient(Health, { address, retry: false });
-  closeLater(() => client.close());
-  return client;
+function healthClient({ url, closeLater }: RunningServer) {
+  const { health, close } = createMillraceClient({ baseUrl: url });
+  closeLater(close);
+  return health;
 }
 
 test("Check and List answer for the server and for each service", async (t) => {
@@ -28,8 +27,8 @@ test("Check and List answer for the server and for each service", async (t) => {
       ["millrace.v1.PipelineService", ServingStatus.NOT_SERVING],
     ],
   );
-  const error = AppError.from(await rejection(client.check({ service: "no.such.Service" })));
-  assert.equal(error.details.grpcStatus, "NOT_FOUND");
+  const error = ConnectError.from(await rejection(client.check({ service: "no.such.Service" })));
+  assert.equal(error.code, Code.NotFound);
 });
 
 test("Watch tells each change, and NOT_SERVING when the server closes", async (t) => {
@@ -56,7 +55,7 @@ test("the probes of HTTP say the same", async (t) => {
 test("waiting for a server ends when it serves", async (t) => {
   const server = await startServer(t);
   server.health.setAll(false);
-  const waiting = waitUntilServing(server.address, { timeoutMs: 10_000 });
+  const waiting = waitUntilServing(healthClient(server), { timeoutMs: 10_000 });
   const asked = await Promise.race([
     waiting.then(() => "serving"),
     healthClient(server)
@@ -71,11 +70,13 @@ test("waiting for a server ends when it serves", async (t) => {
 test("waiting for a server that never serves fails with what was last heard, or when it is cancelled", async (t) => {
   const server = await startServer(t);
   server.health.setAll(false);
-  const late = AppError.from(await rejection(waitUntilServing(server.address, { timeoutMs: 2_000 })));
-  assert.equal(late.code, "DEADLINE_EXCEEDED");
+  const late = ConnectError.from(await rejection(waitUntilServing(healthClient(server), { timeoutMs: 2_000 })));
+  assert.equal(late.code, Code.DeadlineExceeded);
   assert.match(late.message, /does not serve after 2000 ms: it says that it does not serve/);
 
   const signal = AbortSignal.abort();
-  const cancelled = AppError.from(await rejection(waitUntilServing(server.address, { timeoutMs: 10_000, signal })));
-  assert.equal(cancelled.code, "CANCELLED");
+  const cancelled = ConnectError.from(
+    await rejection(waitUntilServing(healthClient(server), { timeoutMs: 10_000, signal })),
+  );
+  assert.equal(cancelled.code, Code.Canceled);
 });

@@ -1,17 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Code, ConnectError, createClient as createConnectClient, type Transport } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import {
   createConnectTransport,
   createGrpcTransport,
   createGrpcWebTransport,
   Http2SessionManager,
 } from "@connectrpc/connect-node";
+import { createTransport as createGrpcJsTransport } from "../../../client/transport-node.ts";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts";
 import { PipelineService } from "../../../gen/millrace/v1/pipeline_pb.ts";
 import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
-import { AppError } from "../../../lib/errors.ts";
-import { createClient } from "../../../lib/rpc/client.ts";
 import { predictRequest, rejection, startServer } from "./server-fixture.ts";
 
 type TransportFactory = (baseUrl: string, sessionManager: Http2SessionManager) => Transport;
@@ -26,6 +25,7 @@ const transports: Readonly<Record<string, TransportFactory>> = {
   "gRPC-Web over HTTP/2": (baseUrl, sessionManager) =>
     createGrpcWebTransport({ baseUrl, httpVersion: "2", sessionManager }),
   gRPC: (baseUrl, sessionManager) => createGrpcTransport({ baseUrl, sessionManager }),
+  "gRPC by grpc-js": (baseUrl) => createGrpcJsTransport(baseUrl),
 };
 
 for (const [name, createTransport] of Object.entries(transports)) {
@@ -34,13 +34,13 @@ for (const [name, createTransport] of Object.entries(transports)) {
     const sessions = new Http2SessionManager(url);
     closeLater(() => sessions.abort());
     const transport = createTransport(url, sessions);
-    const predictions = createConnectClient(PredictionService, transport);
+    const predictions = createClient(PredictionService, transport);
 
     const answer = await predictions.predict(predictRequest("cat"));
     assert.equal(answer.predictions[0]?.label, "cat");
 
     const leave = new AbortController();
-    const stream = createConnectClient(PipelineService, transport).watchRun({ runId: "run-1" }, leave);
+    const stream = createClient(PipelineService, transport).watchRun({ runId: "run-1" }, leave);
     await assert.rejects(
       async () => {
         for await (const { run } of stream) {
@@ -72,33 +72,9 @@ test("a JSON client such as curl gets an answer", async (t) => {
   assert.deepEqual(await response.json(), { predictions: [{ label: "cat", classIndex: 1, probability: 0.5 }] });
 });
 
-test("a grpc-js client: an answer, a stream, the error that the server threw", async (t) => {
-  const { address, closeLater } = await startServer(t);
-  const predictions = createClient(PredictionService, { address, retry: false });
-  closeLater(() => predictions.close());
-  const answer = await predictions.predict(predictRequest("cat"));
-  assert.equal(answer.predictions[0]?.label, "cat");
-
-  const pipeline = createClient(PipelineService, { address });
-  closeLater(() => pipeline.close());
-  for await (const { run } of pipeline.watchRun({ runId: "run-1" })) {
-    assert.equal(run?.runId, "run-1");
-    break;
-  }
-
-  const error = AppError.from(await rejection(predictions.predict(predictRequest("missing"))));
-  assert.deepEqual(
-    [error.code, error.message, error.retryable, { ...error.details }],
-    ["MODEL_NOT_READY", "no model is live yet", true, { model: "pictograms" }],
-  );
-});
-
 test("an error about a field carries google.rpc.BadRequest", async (t) => {
   const { url } = await startServer(t);
-  const predictions = createConnectClient(
-    PredictionService,
-    createConnectTransport({ baseUrl: url, httpVersion: "1.1" }),
-  );
+  const predictions = createClient(PredictionService, createConnectTransport({ baseUrl: url, httpVersion: "1.1" }));
   const error = ConnectError.from(await rejection(predictions.predict(predictRequest("field"))));
   assert.equal(error.code, Code.InvalidArgument);
   const [violation] = error.findDetails(BadRequestSchema)[0]?.fieldViolations ?? [];

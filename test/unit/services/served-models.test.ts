@@ -1,9 +1,8 @@
 /** The versions that there are and what of them is in memory, as both APIs show and change it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { GRPCInferenceService } from "../../../gen/inference/open_inference_pb.ts";
+import { createMillraceClient, reasonOf } from "../../../client/client.ts";
 import { ServedModelState } from "../../../gen/millrace/v1/prediction_pb.ts";
-import { createClient } from "../../../lib/rpc/client.ts";
 import { choose } from "../../../services/prediction/answering.ts";
 import { listServedModels, watchServedModels } from "../../../services/prediction/served-models.ts";
 import { eventually } from "../../helpers/bus.ts";
@@ -36,8 +35,8 @@ test("the list has every version with its aliases and its state, and whoever wat
 
 test("a version is loaded and unloaded through the protocol's repository, over gRPC and REST", async (t) => {
   const server = await startOpenInference(t);
-  const client = createClient(GRPCInferenceService, { address: server.address, retry: false });
-  t.after(() => client.close());
+  const { openInference: client, close } = createMillraceClient({ baseUrl: server.url, retries: 0 });
+  t.after(close);
   const index = async (ready = false) =>
     (await client.repositoryIndex({ ready })).models.map(({ name, version, state }) => `${name} ${version} ${state}`);
   const post = async (path: string, body: object) => {
@@ -58,9 +57,10 @@ test("a version is loaded and unloaded through the protocol's repository, over g
   const [status, listed] = await post("index", { ready: true });
   assert.deepEqual([status, listed], [200, [{ name: "test", version: "1", state: "READY", reason: "" }]]);
 
-  await assert.rejects(client.repositoryModelUnload({ modelName: "test", ...version("1") } as never), {
-    code: "MODEL_IN_USE",
-    message: /move its alias/,
+  await assert.rejects(client.repositoryModelUnload({ modelName: "test", ...version("1") } as never), (thrown) => {
+    assert.equal(reasonOf(thrown), "MODEL_IN_USE");
+    assert.match(String(thrown), /move its alias/);
+    return true;
   });
   const [refused, { error }] = (await post("models/test/load", { parameters: { version: "9" } })) as [
     number,

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
-import { createClient } from "../../../lib/rpc/client.ts";
+import { createMillraceClient } from "../../../client/client.ts";
 import { attributeTable } from "../../../lib/telemetry/attributes.ts";
 import { metricTable } from "../../../lib/telemetry/metric-table.ts";
 import { observeMetrics, recordMetric } from "../../../lib/telemetry/metrics.ts";
@@ -114,9 +113,9 @@ test("the process tells of its memory, its processor time and its event loop", a
 });
 
 test("calls are counted and timed by method and status, and failures of the server by their kind", async (t) => {
-  const { address, url, closeLater } = await startServer(t, { metricsText: telemetry.metricsText });
-  const predictions = createClient(PredictionService, { address, retry: false });
-  closeLater(() => predictions.close());
+  const { url, closeLater } = await startServer(t, { metricsText: telemetry.metricsText });
+  const { predictions, close } = createMillraceClient({ baseUrl: url, retries: 0 });
+  closeLater(close);
   await predictions.predict(predictRequest("cat"));
   await rejection(predictions.predict({}));
   await rejection(predictions.predict(predictRequest("missing")));

@@ -4,16 +4,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { PipelineService } from "../../../gen/millrace/v1/pipeline_pb.ts";
-import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
+import { ConnectError } from "@connectrpc/connect";
+import { createMillraceClient, waitUntilServing } from "../../../client/client.ts";
+import { traceCalls } from "../../../client/tracing.ts";
+import { ErrorInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { createLogger } from "../../../lib/log.ts";
-import { createClient } from "../../../lib/rpc/client.ts";
-import { waitUntilServing } from "../../../lib/rpc/health-client.ts";
 import { attributeTable } from "../../../lib/telemetry/attributes.ts";
 import { startTelemetry } from "../../../lib/telemetry/sdk.ts";
 import { currentTraceId, withRunId, withSpan } from "../../../lib/telemetry/spans.ts";
-import { predictRequest, rejection, startServer } from "../rpc/server-fixture.ts";
+import { predictRequest, type RunningServer, rejection, startServer } from "../rpc/server-fixture.ts";
 import { attributesOf, type OtlpSpan, readTraceFiles, spansOf } from "./otlp-json.ts";
 
 const traceDir = mkdtempSync(join(tmpdir(), "millrace-test-"));
@@ -41,14 +41,18 @@ function named(spans: readonly OtlpSpan[], name: string, kind: number): OtlpSpan
   return span;
 }
 
+function tracedClient({ url, closeLater }: RunningServer) {
+  const millrace = createMillraceClient({ baseUrl: url, retries: 0, tracing: traceCalls });
+  closeLater(millrace.close);
+  return millrace;
+}
+
 const internal = 1;
 const server = 2;
 const client = 3;
 
 test("the spans of a call are children: caller, client, server; and the file says whose they are", async (t) => {
-  const { address, closeLater } = await startServer(t);
-  const predictions = createClient(PredictionService, { address });
-  closeLater(() => predictions.close());
+  const { predictions } = tracedClient(await startServer(t));
   const traceId = await withSpan("classify", { attributes: { "millrace.images.count": 1 } }, async () => {
     await predictions.predict(predictRequest("cat"));
     return currentTraceId();
@@ -72,9 +76,7 @@ test("the spans of a call are children: caller, client, server; and the file say
 });
 
 test("a stream's handler works inside its span", async (t) => {
-  const { address, closeLater } = await startServer(t);
-  const pipeline = createClient(PipelineService, { address });
-  closeLater(() => pipeline.close());
+  const { pipeline } = tracedClient(await startServer(t));
   const traceId = await withSpan("watch", {}, async () => {
     for await (const _ of pipeline.watchRun({ runId: "traced" })) break;
     return currentTraceId();
@@ -85,14 +87,13 @@ test("a stream's handler works inside its span", async (t) => {
 });
 
 test("a failure is on the span, with its code and an exception, and a rejection by a rule is not the server's", async (t) => {
-  const { address, closeLater } = await startServer(t);
-  const predictions = createClient(PredictionService, { address, retry: false });
-  closeLater(() => predictions.close());
+  const { predictions } = tracedClient(await startServer(t));
   let traceId: string | undefined;
   const work = withSpan("fails", {}, async () => {
     traceId = currentTraceId();
     await rejection(predictions.predict({}));
-    await predictions.predict(predictRequest("missing"));
+    await rejection(predictions.predict(predictRequest("missing")));
+    throw new AppError("MODEL_NOT_READY", "no model is live yet");
   });
   assert.equal(AppError.from(await rejection(work)).code, "MODEL_NOT_READY");
   const spans = await spansOfTrace(traceId, 5);
@@ -113,20 +114,19 @@ test("a failure is on the span, with its code and an exception, and a rejection 
 });
 
 test("the trace id in the answer to a stranger's exception finds its log line", async (t) => {
-  const { address, closeLater, logLines } = await startServer(t);
-  const predictions = createClient(PredictionService, { address });
-  closeLater(() => predictions.close());
-  const { message, details } = AppError.from(await rejection(predictions.predict(predictRequest("stranger"))));
-  assert.equal(message, "internal error");
-  const line = logLines.find(({ event }) => event === "rpc.failed");
+  const server = await startServer(t);
+  const { predictions } = tracedClient(server);
+  const error = ConnectError.from(await rejection(predictions.predict(predictRequest("stranger"))));
+  assert.equal(error.rawMessage, "internal error");
+  const details = error.findDetails(ErrorInfoSchema)[0]?.metadata ?? {};
+  const line = server.logLines.find(({ event }) => event === "rpc.failed");
   assert.equal(line?.trace_id, details.trace_id);
   assert.match(String(details.trace_id), /^[0-9a-f]{32}$/);
 });
 
 test("health checks leave no spans", async (t) => {
-  const { address, health } = await startServer(t);
-  health.setAll(true);
-  await waitUntilServing(address, { timeoutMs: 5_000 });
+  const server = await startServer(t);
+  await waitUntilServing(tracedClient(server).health, { timeoutMs: 5_000 });
   const traceId = await withSpan("marker", {}, async () => currentTraceId());
   await spansOfTrace(traceId, 1);
   const names = spansOf(await readTraceFiles(traceDir)).map(({ name }) => name);
