@@ -57,6 +57,7 @@ interface Asked {
   reject(reason: AppError): void;
 }
 
+/** Starts one, without waiting until it has started: it can be asked at once. */
 export function startInferenceThread(): InferenceThread {
   // Not the process's options: the thread would carry out `--import tsx`, which makes its start three times as expensive.
   const worker = new Worker(new URL("./inference-worker.mjs", import.meta.url), { execArgv: [] });
@@ -79,7 +80,7 @@ export function startInferenceThread(): InferenceThread {
       });
     },
     async run(pixels, shape) {
-      return (await ask({ kind: "run", pixels, shape }, [pixels.buffer])) as Predictions & InferenceReply;
+      return (await ask({ kind: "run", pixels, shape }, [pixels.buffer])) as Extract<InferenceReply, Predictions>;
     },
     async unload() {
       await ask({ kind: "unload" });
