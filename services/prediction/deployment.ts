@@ -17,6 +17,7 @@ import { followEvents } from "../../lib/bus/follow.ts";
 import { registryStream, registrySubject } from "../../lib/bus/subjects.ts";
 import { contextFromHeaders } from "../../lib/bus/tracing.ts";
 import { AppError } from "../../lib/errors.ts";
+import { createInferenceThreads } from "../../lib/nn/inference.ts";
 import {
   applyChange,
   canaryAlias,
@@ -78,9 +79,10 @@ export function followAliases(options: DeploymentOptions): Deployment {
   };
   const state: DeploymentState = { log: emptyModelLog(modelName), move: undefined, live: new Map() };
   let { batching } = options;
+  const threads = createInferenceThreads();
   const models = createModelCache({
     load: async (version, admit) => {
-      const model = await loadModel(version, { artifacts, batching, admit });
+      const model = await loadModel(version, { artifacts, threads, batching, admit });
       // It may have changed while the model was loaded.
       model.setBatching(batching);
       return model;
@@ -156,6 +158,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
       for (const held of state.live.values()) held[Symbol.dispose]();
       state.live.clear();
       await models[Symbol.asyncDispose]();
+      await threads[Symbol.asyncDispose]();
     },
   };
 }

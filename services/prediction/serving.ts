@@ -3,7 +3,7 @@ import type { ModelManifest, ModelVersion } from "../../gen/millrace/v1/model_pb
 import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { AppError } from "../../lib/errors.ts";
-import { createInferenceWorker, type InferenceWorker } from "../../lib/nn/inference.ts";
+import type { InferenceThreads, InferenceWorker } from "../../lib/nn/inference.ts";
 import { readModelManifest } from "../../lib/registry/model-manifest.ts";
 import { recordBatch, recordInference } from "../../lib/telemetry/serving-metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
@@ -44,6 +44,7 @@ const warmUpRuns = 3;
 
 export interface LoadOptions {
   readonly artifacts: ArtifactStore;
+  readonly threads: InferenceThreads;
   readonly batching: BatchSettings;
   /** Called with the memory that the model will take, in bytes, before it takes it; throws if there is no room. */
   readonly admit?: (bytes: number) => void;
@@ -51,7 +52,7 @@ export interface LoadOptions {
 
 /** Loads a version from the store, checked against its digests, and warms it up. */
 export async function loadModel(version: ModelVersion, options: LoadOptions): Promise<LoadedModel> {
-  const { artifacts, batching, admit } = options;
+  const { artifacts, threads, batching, admit } = options;
   const attributes = {
     "millrace.model.name": version.name,
     "millrace.model.version": version.version,
@@ -61,7 +62,7 @@ export async function loadModel(version: ModelVersion, options: LoadOptions): Pr
   const memoryBytes = memoryOf(manifest);
   admit?.(memoryBytes);
   const onnx = await readBytes(artifacts, manifest.onnx?.digest ?? "");
-  const worker = await withSpan("load model", { attributes }, () => createInferenceWorker({ onnx, intraOpThreads: 1 }));
+  const worker = await withSpan("load model", { attributes }, () => threads.load({ onnx, intraOpThreads: 1 }));
   try {
     await withSpan("warm up", { attributes }, () => warmUp(worker, manifest));
   } catch (thrown) {

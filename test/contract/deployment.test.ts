@@ -1,7 +1,6 @@
 /** What a prediction service does about the model that answers, with a real broker and real inference threads. */
 import assert from "node:assert/strict";
-import { type TestContext, test } from "node:test";
-import type { Worker } from "node:worker_threads";
+import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { LineageSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
@@ -13,6 +12,7 @@ import { eventually, openTestBus } from "../helpers/bus.ts";
 import { startNats } from "../helpers/nats-server.ts";
 import { storeModel } from "../helpers/served-model.ts";
 import { tempFolder } from "../helpers/temp-folder.ts";
+import { collectThreads } from "../helpers/threads.ts";
 
 const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
 
@@ -26,15 +26,6 @@ function options(bus: Bus, artifacts: ArtifactStore): DeploymentOptions {
 
 function register(registry: Registry, { name, digest, manifest }: ModelVersion, cause: string) {
   return registry.register({ name, digest, manifest, lineage: create(LineageSchema) }, from(cause));
-}
-
-/** The threads that this process starts while the test runs. */
-function collectThreads(t: TestContext): Worker[] {
-  const threads: Worker[] = [];
-  const collect = (thread: Worker) => threads.push(thread);
-  process.on("worker", collect);
-  t.after(() => process.off("worker", collect));
-  return threads;
 }
 
 test("when the thread of the model that answers dies, health says so until the model is there again", async (t) => {

@@ -4,9 +4,10 @@ import { ModelManifestSchema, type ModelVersion, ModelVersionSchema } from "../.
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import { createLogger } from "../../lib/log.ts";
+import { createInferenceThreads } from "../../lib/nn/inference.ts";
 import { buildInferenceModel } from "../../lib/nn/inference-graph.ts";
 import { metadataFromDescription } from "../../lib/nn/model-description.ts";
-import { small } from "../../lib/nn/networks/small.ts";
+import { findNetwork } from "../../lib/nn/networks.ts";
 import { planFromLayersModel } from "../../lib/nn/plan.ts";
 import { championAlias, emptyModelLog, type ModelLog } from "../../lib/registry/model-log.ts";
 import type { AnsweringDependencies } from "../../services/prediction/answering.ts";
@@ -54,8 +55,9 @@ export async function startServing(folder: string, options: ServingOptions): Pro
     aliases: new Map(Object.entries({ [championAlias]: 1, ...aliases })),
     shares: new Map(Object.entries(shares)),
   };
+  const threads = createInferenceThreads();
   const load = (version: ModelVersion, admit: (bytes: number) => void) =>
-    loadModel(version, { artifacts, batching, admit });
+    loadModel(version, { artifacts, threads, batching, admit });
   const listeners = new Set<() => void>();
   const onChange = () => {
     for (const listener of listeners) listener();
@@ -98,23 +100,36 @@ export async function startServing(folder: string, options: ServingOptions): Pro
     [Symbol.asyncDispose]: async () => {
       for (const alias of [...live.keys()]) withdraw(alias);
       await models[Symbol.asyncDispose]();
+      await threads[Symbol.asyncDispose]();
       await artifacts[Symbol.asyncDispose]();
     },
   };
 }
 
-/** Puts a model into a store, as a version of "test" with weights of its own. Default: version 1. */
-export async function storeModel(artifacts: ArtifactStore, { version = 1 } = {}): Promise<ModelVersion> {
-  const plan = planFromLayersModel(small.build({ ...shape, classes: classes.length, seed: 4 + version }));
+export interface UntrainedModelOptions {
+  /** Another seed gives other weights. Default 5. */
+  readonly seed?: number;
+  /** Default small. */
+  readonly network?: string;
+}
+
+/** An ONNX file for images of 16x16 in three classes. */
+export function buildUntrainedModel({ seed = 5, network = "small" }: UntrainedModelOptions = {}): Uint8Array {
+  const plan = planFromLayersModel(findNetwork(network).build({ ...shape, classes: classes.length, seed }));
   const metadata = metadataFromDescription({
-    network: "small",
+    network,
     classes,
     input: { ...shape, ...normalization },
     parameterCount: 1,
     forwardFlopsPerImage: 1,
     mirrored: false,
   });
-  const model = buildInferenceModel(plan, { ...normalization, metadata });
+  return buildInferenceModel(plan, { ...normalization, metadata });
+}
+
+/** Puts a model into a store, as a version of "test" with weights of its own. Default: version 1. */
+export async function storeModel(artifacts: ArtifactStore, { version = 1 } = {}): Promise<ModelVersion> {
+  const model = buildUntrainedModel({ seed: 4 + version });
   const onnx = await artifacts.put(model, { mediaType: "application/vnd.onnx", name: "model.onnx" });
   const json = toJsonString(
     ModelManifestSchema,

@@ -1,0 +1,116 @@
+/** A thread that holds one model at a time, because ONNX Runtime holds the thread that calls it. */
+import { Worker } from "node:worker_threads";
+import { AppError } from "../errors.ts";
+
+export interface InferenceOptions {
+  readonly onnx: Uint8Array;
+  /** Default 0, which leaves the number to ONNX Runtime: one a physical core. */
+  readonly intraOpThreads?: number;
+}
+
+export interface Predictions {
+  /** [n, classes], rows that sum to 1. */
+  readonly probabilities: Float32Array;
+  /** Of the model's run alone. */
+  readonly durationMs: number;
+}
+
+export type InferenceRequest =
+  | { readonly kind: "load"; readonly onnx: Uint8Array; readonly intraOpThreads: number }
+  | { readonly kind: "run"; readonly pixels: Uint8Array<ArrayBuffer>; readonly shape: readonly number[] }
+  | { readonly kind: "unload" }
+  | { readonly kind: "end" };
+
+export type InferenceReply =
+  | { readonly kind: "done" }
+  | {
+      readonly kind: "predictions";
+      readonly probabilities: Float32Array<ArrayBuffer>;
+      readonly durationMs: number;
+    }
+  | { readonly kind: "failed"; readonly message: string };
+
+/**
+ * Takes one request at a time: whoever has asked waits for the answer before asking again, or ending it. A request rejects with MODEL_NOT_READY
+ * if the thread dies or has died; after any other error it can be used on.
+ */
+export interface InferenceThread {
+  /** Rejects with ARTIFACT_CORRUPT if ONNX Runtime cannot load the model. */
+  load(options: InferenceOptions): Promise<void>;
+  /**
+   * Runs the model on pixels, uint8 [n, C, H, W] as `shape` says. Their buffer is handed over. Rejects with INTERNAL and the message of
+   * ONNX Runtime.
+   */
+  run(pixels: Uint8Array<ArrayBuffer>, shape: readonly number[]): Promise<Predictions>;
+  /** Lets go of the model and its memory; another can be loaded. */
+  unload(): Promise<void>;
+  /** Ends the thread, unless it has ended. */
+  end(): Promise<void>;
+  /** Why the thread can be asked no more, once it has ended. */
+  readonly death: AppError | undefined;
+  /** Called if the thread ends without having been told to. */
+  onDeath: ((reason: AppError) => void) | undefined;
+}
+
+interface Asked {
+  resolve(reply: InferenceReply): void;
+  reject(reason: AppError): void;
+}
+
+/** Starts one, without waiting until it has started: it can be asked at once. */
+export function startInferenceThread(): InferenceThread {
+  // Not the process's options: the thread would carry out `--import tsx`, which makes its start three times as expensive.
+  const worker = new Worker(new URL("./inference-worker.mjs", import.meta.url), { execArgv: [] });
+  let asked: Asked | undefined;
+  let death: AppError | undefined;
+  let ending = false;
+  let error: Error | undefined;
+
+  const ask = (request: InferenceRequest, transfer: ArrayBuffer[] = []): Promise<InferenceReply> =>
+    new Promise((resolve, reject) => {
+      if (death !== undefined) return reject(death);
+      asked = { resolve, reject };
+      worker.postMessage(request, transfer);
+    });
+
+  const thread: InferenceThread = {
+    async load({ onnx, intraOpThreads = 0 }) {
+      await ask({ kind: "load", onnx, intraOpThreads }).catch((cause) => {
+        throw death ?? new AppError("ARTIFACT_CORRUPT", "ONNX Runtime cannot load the model", { cause });
+      });
+    },
+    async run(pixels, shape) {
+      return (await ask({ kind: "run", pixels, shape }, [pixels.buffer])) as Extract<InferenceReply, Predictions>;
+    },
+    async unload() {
+      await ask({ kind: "unload" });
+    },
+    async end() {
+      ending = true;
+      worker.postMessage({ kind: "end" } satisfies InferenceRequest);
+      await ended;
+    },
+    get death() {
+      return death;
+    },
+    onDeath: undefined,
+  };
+
+  worker.on("message", (reply: InferenceReply) => {
+    if (reply.kind === "failed") asked?.reject(new AppError("INTERNAL", reply.message));
+    else asked?.resolve(reply);
+  });
+  worker.on("error", (thrown: Error) => {
+    error = thrown;
+  });
+  const ended = new Promise<void>((resolve) => {
+    worker.once("exit", (code) => {
+      const how = error === undefined ? `ended with exit code ${code}` : `failed: ${error.message}`;
+      death = new AppError("MODEL_NOT_READY", `the inference thread ${how}; load the model again`, { cause: error });
+      asked?.reject(death);
+      if (!ending) thread.onDeath?.(death);
+      resolve();
+    });
+  });
+  return thread;
+}
