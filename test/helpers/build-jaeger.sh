@@ -3,8 +3,8 @@
 #
 #     TEST_JAEGER=$(sh test/helpers/build-jaeger.sh) npm test -- telemetry/signals
 #
-# Needs Go 1.24 or later and the Go module proxy. Some 2,300 packages are compiled: minutes on many cores, most of an hour on two that others use.
-# Jaeger's page is not part of its module: the program has the query API alone, which is all that the test asks.
+# Needs Go and its module proxy. 2,300 packages are compiled: 16 minutes on two cores that others used as well. The second time it is there.
+# Jaeger's page is not part of its module: the program has the query API, which is all that the test asks.
 set -eu
 
 # Modules of Jaeger 2 bear the numbers of version 1; this one is 2.13.0.
@@ -22,7 +22,7 @@ if [ ! -x "$folder/jaeger" ]; then
   # A module of its own: go install refuses a program whose go.mod replaces modules.
   [ -f go.mod ] || go mod init millrace.test/jaeger >&2
   go get -tool "$package@$version" >&2
-  go build -p "${JOBS:-2}" -ldflags="-s -w" -o jaeger.partial "$package" >&2
+  go build -trimpath -ldflags="-s -w" -o jaeger.partial "$package" >&2
   mv jaeger.partial jaeger
 fi
 echo "$folder/jaeger"

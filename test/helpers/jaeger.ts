@@ -49,7 +49,7 @@ export async function startJaeger(t: Pick<TestContext, "after">, binary: string)
       if (child.exitCode !== null) throw new Error(`Jaeger ended: ${log.slice(-2_000)}`);
       return pattern.exec(log)?.[1];
     });
-  const otlp = await address(/Starting HTTP server\t.*"endpoint": ?"(127\.0\.0\.1:\d+)"/);
+  const otlp = await address(/otlpreceiver.*Starting HTTP server.*"endpoint": ?"(127\.0\.0\.1:\d+)"/);
   const query = await address(/"http_addr": ?"(127\.0\.0\.1:\d+)"/);
   return {
     tracesUrl: `http://${otlp}/v1/traces`,

@@ -251,7 +251,7 @@ const conventions = [
 test("names and kinds of spans follow the conventions for messaging and RPC", () => {
   // OTLP counts kinds from 1, the API from 0.
   for (const { operation, kind } of conventions) {
-    const spans = receiver.spans.filter(({ attributes }) => attributes["messaging.operation.type"] === operation);
+    const spans = runSpans.filter(({ attributes }) => attributes["messaging.operation.type"] === operation);
     assert.ok(spans.length > 0, operation);
     for (const { name, kind: sent, attributes } of spans) {
       assert.deepEqual([name, sent], [`${operation} ${attributes["messaging.destination.template"]}`, kind + 1]);
