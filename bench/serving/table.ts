@@ -46,6 +46,15 @@ export function median(values: readonly number[]): number {
   return quantile(sorted, 0.5);
 }
 
+/** The median with the least and the most, as text. */
+export function spread(values: readonly number[], digits: number): string {
+  const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
+  const [middle, least, most] = [quantile(sorted, 0.5), sorted[0], sorted.at(-1)].map((value) =>
+    (value ?? Number.NaN).toFixed(digits),
+  );
+  return `${middle} (${least} to ${most})`;
+}
+
 /** Round by round, so that a slow moment of the machine is in both. */
 export function ratios(values: readonly number[], of: readonly number[]): number[] {
   return values.map((value, round) => value / (of[round] ?? Number.NaN));

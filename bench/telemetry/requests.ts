@@ -7,12 +7,11 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { createMillraceClient } from "../../client/client.ts";
 import { machine, reportHeader, reportLine } from "../report.ts";
+import { startCollector } from "./collector.ts";
 
 const { values } = parseArgs({
   options: { rounds: { type: "string", default: "5" }, calls: { type: "string", default: "8000" } },
@@ -21,11 +20,8 @@ const [rounds, calls] = [Number(values.rounds), Number(values.calls)];
 const inFlight = 16;
 const image = new Uint8Array(3_000).fill(7);
 
-const collector = createServer((request, response) => request.resume().on("end", () => response.end()));
-collector.listen(0, "127.0.0.1");
-await once(collector, "listening");
-const endpoint = `http://127.0.0.1:${(collector.address() as AddressInfo).port}/v1/traces`;
-const traces = { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: endpoint };
+using collector = await startCollector();
+const traces = collector.env;
 
 /** Variables, and the share of traces that is kept. */
 const settings = {
@@ -80,8 +76,6 @@ for (let round = 0; round < rounds; round++) {
   }
 }
 for (const { process: server } of subjects) server.disconnect();
-collector.close();
-collector.closeAllConnections();
 
 console.log(`unary gRPC calls with one span inside, ${inFlight} in flight, ${rounds} rounds of ${calls} calls`);
 console.log(`${machine()}\n\n${reportHeader}`);

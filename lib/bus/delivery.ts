@@ -7,6 +7,7 @@ import type { Bus } from "./bus.ts";
 import { watchCancellation } from "./cancellation.ts";
 import { eventFromMessage, type ReceivedEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
+import type { FailedTries } from "./failed-tries.ts";
 import { measureHandling, recordSettlement } from "./metrics.ts";
 import { type Settlement, settle, settlementFor } from "./settlement.ts";
 import type { Stage } from "./stage.ts";
@@ -21,6 +22,11 @@ export interface Stopping {
   readonly abandoned: AbortSignal;
 }
 
+/** What a stage has from its start to its stop. */
+export interface Session extends Stopping {
+  readonly failedTries: FailedTries;
+}
+
 export const stageDefaults = {
   ackWaitMs: 30_000,
   maxAttempts: 5,
@@ -29,19 +35,20 @@ export const stageDefaults = {
 } as const;
 
 /** Handles one message of a stage from its delivery to its settlement. */
-export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): Promise<void> {
+export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, session: Session): Promise<void> {
   const { ackWaitMs, maxAttempts, retryDelaysMs } = { ...stageDefaults, ...stage };
   const attempt = message.info.deliveryCount;
   // The client sends no more of these once the message is settled.
   const heartbeat = setInterval(() => message.working(), ackWaitMs / 3);
   try {
     const delivered = { consumer: stage.name, attempt };
-    const settlement = await measureHandling(delivered, () => work(bus, stage, message, signals)).catch(
+    const settlement = await measureHandling(delivered, () => work(bus, stage, message, session)).catch(
       (thrown: unknown) => settlementFor(AppError.from(thrown), { attempt, maxAttempts, retryDelaysMs }),
     );
     if (settlement.kind === "acknowledge") clearInterval(heartbeat);
-    const held = { bus, stage: stage.name, message, abandoned: signals.abandoned };
+    const held = { bus, stage: stage.name, message, abandoned: session.abandoned };
     const runId = runIdFromSubject(message.subject);
+    session.failedTries.note(message.seq, settlement);
     await withMessageContext(message.headers, runId, () => settle(held, settlement));
     recordSettlement(stage.name, settlement.kind);
   } finally {
@@ -49,7 +56,7 @@ export async function handleMessage(bus: Bus, stage: Stage, message: JsMsg, sign
   }
 }
 
-async function work(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): Promise<Settlement> {
+async function work(bus: Bus, stage: Stage, message: JsMsg, session: Session): Promise<Settlement> {
   const event = eventFromMessage(message);
   if (event.message.$typeName !== stage.consumes.typeName) {
     throw new AppError(
@@ -60,8 +67,9 @@ async function work(bus: Bus, stage: Stage, message: JsMsg, signals: Stopping): 
   }
   const template = eventSubject("{run}", eventTypeOf(stage.consumes).options.name);
   const attempt = message.info.deliveryCount;
-  const delivery = { bus, stage, event, attempt, runId: runIdFromSubject(message.subject), ...signals };
-  const traced = { event, stage: stage.name, template, attempt };
+  const delivery = { bus, stage, event, attempt, runId: runIdFromSubject(message.subject), ...session };
+  const failureBefore = session.failedTries.reasonBefore(message.seq, attempt);
+  const traced = { event, stage: stage.name, template, attempt, failureBefore };
   traceReceipt(traced);
   await withProcessSpan(traced, () => handleEvent(delivery));
   return { kind: "acknowledge" };

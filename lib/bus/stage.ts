@@ -8,8 +8,9 @@ import type { Logger } from "../log.ts";
 import { isApiError } from "./broker-errors.ts";
 import type { Bus, Published } from "./bus.ts";
 import type { ReceivedEvent } from "./cloud-event.ts";
-import { handleMessage, type Stopping, stageDefaults } from "./delivery.ts";
+import { handleMessage, type Session, stageDefaults } from "./delivery.ts";
 import { eventTypeOf } from "./event-types.ts";
+import { createFailedTries } from "./failed-tries.ts";
 import { observeConsumer } from "./metrics.ts";
 import { eventStream, eventSubject, requireToken } from "./subjects.ts";
 
@@ -63,9 +64,9 @@ export function startStage<Input extends DescMessage>(bus: Bus, stage: Stage<Inp
   const stopping = new AbortController();
   const abandoning = new AbortController();
   const state = { consuming: false, busy: false };
-  const signals = { stopping: stopping.signal, abandoned: abandoning.signal };
+  const session = { stopping: stopping.signal, abandoned: abandoning.signal, failedTries: createFailedTries() };
   const stopObserving = observeConsumer(bus, { name: stage.name, filter: filterOf(stage.consumes) });
-  const done = supervise(bus, stage as unknown as Stage, signals, state);
+  const done = supervise(bus, stage as unknown as Stage, session, state);
   return {
     consuming: () => state.consuming && bus.connection.connected(),
     stop: async () => {
@@ -90,11 +91,11 @@ interface StageState {
   busy: boolean;
 }
 
-async function supervise(bus: Bus, stage: Stage, signals: Stopping, state: StageState): Promise<void> {
-  const { stopping } = signals;
+async function supervise(bus: Bus, stage: Stage, session: Session, state: StageState): Promise<void> {
+  const { stopping } = session;
   while (!stopping.aborted && !bus.nc.isClosed()) {
     try {
-      await consume(bus, stage, signals, state);
+      await consume(bus, stage, session, state);
     } catch (thrown) {
       state.consuming = false;
       if (stopping.aborted) break;
@@ -106,18 +107,18 @@ async function supervise(bus: Bus, stage: Stage, signals: Stopping, state: Stage
   state.consuming = false;
 }
 
-async function consume(bus: Bus, stage: Stage, signals: Stopping, state: StageState): Promise<void> {
+async function consume(bus: Bus, stage: Stage, session: Session, state: StageState): Promise<void> {
   const failure = `consumer ${stage.name} of stream ${eventStream} could not be found or made`;
-  const options = { failure, timeoutMs: 0, signal: signals.stopping };
+  const options = { failure, timeoutMs: 0, signal: session.stopping };
   const consumer = await bus.ask(() => ensureConsumer(bus, stage), options);
   state.consuming = true;
-  while (!signals.stopping.aborted) {
+  while (!session.stopping.aborted) {
     // A pull that is left on stopping could still be given a message; it is waited for, unless the server hangs.
-    const message: JsMsg | null = await orAborted(consumer.next({ expires: pullExpiresMs }), signals.abandoned);
+    const message: JsMsg | null = await orAborted(consumer.next({ expires: pullExpiresMs }), session.abandoned);
     if (message === null) continue;
     state.busy = true;
     try {
-      await handleMessage(bus, stage, message, signals);
+      await handleMessage(bus, stage, message, session);
     } finally {
       state.busy = false;
     }

@@ -77,6 +77,8 @@ export interface Delivery {
   readonly template: string;
   /** Which delivery of the message this is, from 1. */
   readonly attempt: number;
+  /** Why the delivery before failed; undefined for the first. */
+  readonly failureBefore: string | undefined;
 }
 
 /**
@@ -107,7 +109,7 @@ function operation(type: "receive" | "process"): SpanAttributes {
   return { "messaging.operation.name": type, "messaging.operation.type": type };
 }
 
-function deliveryAttributes({ event, stage, template, attempt }: Delivery): SpanAttributes {
+function deliveryAttributes({ event, stage, template, attempt, failureBefore }: Delivery): SpanAttributes {
   return {
     ...system,
     "messaging.destination.name": event.subject,
@@ -120,5 +122,6 @@ function deliveryAttributes({ event, stage, template, attempt }: Delivery): Span
     "millrace.run.id": event.correlationId,
     "millrace.stage": stage,
     "millrace.delivery.attempt": attempt,
+    ...(failureBefore !== undefined && { "millrace.delivery.failure_before": failureBefore }),
   };
 }

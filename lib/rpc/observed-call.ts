@@ -86,6 +86,8 @@ export function observeCall({ method: descriptor, protocol, headers }: IncomingC
       "rpc.response.status_code": status,
       ...(errorType !== undefined && { "error.type": errorType }),
     });
+    // Entering a context is not free, and hardly any service writes this line.
+    if (!logger.isLevelEnabled("debug")) return;
     context.with(callContext, () => logger.debug({ event: "rpc.call", method, protocol, status, durationMs }, method));
   }
 

@@ -49,6 +49,8 @@ export const attributeTable = {
   "millrace.dataset.name": "Name of the data set.",
   "millrace.dataset.split": "Part of the data set: train or test.",
   "millrace.delivery.attempt": "Which delivery of the message this is, from 1.",
+  "millrace.delivery.failure_before":
+    "Why the delivery before failed, code and message, as far as this process knows; absent from the first.",
   "millrace.drift.measure":
     "Quantity that is compared with the data set: label_distribution, or channel_mean_0 and so on.",
   "millrace.error.retryable": "Whether the same work may succeed when it is tried again.",

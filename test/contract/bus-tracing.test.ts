@@ -116,6 +116,8 @@ suite("the trace of a run", () => {
       tries.map(({ status, attributes }) => [status.code, attributes["millrace.delivery.attempt"]]),
       [1, 2].map((attempt) => [SpanStatusCode.ERROR, attempt]),
     );
+    const failuresBefore = tries.map(({ attributes }) => attributes["millrace.delivery.failure_before"]);
+    assert.deepEqual(failuresBefore, [undefined, "ARTIFACT_TIMEOUT: the store did not answer"]);
     const [failure] = await storedMessages(bus, eventSubject("r1", "run.failed"));
     for (const message of [letter, failure]) {
       assert.equal(message?.header.get("traceparent").split("-")[1], tries[0]?.spanContext().traceId);

@@ -54,8 +54,16 @@ export interface OtlpReceiver {
   text(): string;
 }
 
+export interface OtlpReceiverOptions {
+  /** URL that spans are passed on to, as they came. */
+  readonly forwardTracesTo?: string | undefined;
+}
+
 /** Starts a collector on a free port. It ends with the test. */
-export async function startOtlpReceiver(t: Pick<TestContext, "after">): Promise<OtlpReceiver> {
+export async function startOtlpReceiver(
+  t: Pick<TestContext, "after">,
+  { forwardTracesTo }: OtlpReceiverOptions = {},
+): Promise<OtlpReceiver> {
   const spans: ReceivedSpan[] = [];
   const logs: ReceivedLog[] = [];
   const points = new Map<string, ReceivedPoint>();
@@ -63,7 +71,10 @@ export async function startOtlpReceiver(t: Pick<TestContext, "after">): Promise<
   const server = createServer(async (request, response) => {
     const body = (await json(request)) as Json;
     texts.push(JSON.stringify(body));
-    if (request.url === "/v1/traces") spans.push(...each(body, "resourceSpans", "scopeSpans", "spans").map(spanFrom));
+    if (request.url === "/v1/traces") {
+      spans.push(...spansFrom(body));
+      if (forwardTracesTo !== undefined) response.statusCode = await forward(body, forwardTracesTo);
+    }
     if (request.url === "/v1/logs") logs.push(...each(body, "resourceLogs", "scopeLogs", "logRecords").map(logFrom));
     if (request.url === "/v1/metrics") {
       for (const point of each(body, "resourceMetrics", "scopeMetrics", "metrics").flatMap(pointsFrom)) {
@@ -95,8 +106,26 @@ export function orphansOf(spans: readonly ReceivedSpan[]): ReceivedSpan[] {
   return spans.filter(({ parentSpanId }) => parentSpanId !== undefined && !ids.has(parentSpanId));
 }
 
+/** The spans of OTLP's JSON. */
+export function spansFrom(body: Json): ReceivedSpan[] {
+  return each(body, "resourceSpans", "scopeSpans", "spans").map(spanFrom);
+}
+
+/** Passes spans on and returns the status of the answer, which is that of ours. */
+async function forward(body: Json, url: string): Promise<number> {
+  const headers = { "content-type": "application/json" };
+  try {
+    const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
+    await response.arrayBuffer();
+    return response.status;
+  } catch {
+    // It ends before the services do, which send their last spans when they stop.
+    return 502;
+  }
+}
+
 /** JSON of which nothing is known but that it is made of objects and lists. */
-interface Json {
+export interface Json {
   readonly [key: string]: Json | Json[] | string | number | undefined;
 }
 

@@ -14,6 +14,7 @@ const spec = {
 
 const of = (spans: readonly ReceivedSpan[], name: string) => spans.filter((span) => span.name === name);
 const attemptOf = ({ attributes }: ReceivedSpan) => attributes["millrace.delivery.attempt"];
+const failureBefore = ({ attributes }: ReceivedSpan) => attributes["millrace.delivery.failure_before"];
 const processOf = ({ resource }: ReceivedSpan) => resource["process.pid"];
 
 test("a run whose training is killed and given out again is one trace, with both tries", async (t) => {
@@ -43,6 +44,7 @@ test("a run whose training is killed and given out again is one trace, with both
   ]);
   const done = of(spans, "process millrace.v1.{run}.dataset.prepared");
   assert.deepEqual(done.map(attemptOf), [2], "the try that was killed has no end");
+  assert.match(String(done.map(failureBefore)), /^not known to this process: .* may have died/);
 
   const roots = spans.filter(({ parentSpanId }) => parentSpanId === undefined);
   assert.deepEqual(

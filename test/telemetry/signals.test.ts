@@ -2,18 +2,20 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { SpanKind } from "@opentelemetry/api";
 import sharp from "sharp";
-import { createMillraceClient } from "../../client/client.ts";
 import { type ServiceName, servicePorts } from "../../lib/config.ts";
 import { attributeTable } from "../../lib/telemetry/attributes.ts";
 import { type MetricName, metricTable } from "../../lib/telemetry/metric-table.ts";
 import { prometheusName } from "../../scripts/generate-telemetry-docs.ts";
 import { eventually } from "../helpers/bus.ts";
+import { type Jaeger, startJaeger } from "../helpers/jaeger.ts";
 import { type OtlpReceiver, orphansOf, type ReceivedSpan, startOtlpReceiver } from "../helpers/otlp-receiver.ts";
 import { type FinishedRun, type Platform, smallRun, startPlatform } from "../helpers/platform.ts";
 import { createStack } from "../helpers/stack.ts";
 
 /** Goes to the collector with each request, and must not be in one. */
 const secret = "swordfish-of-the-test";
+/** A trace in which the caller of a prediction is, as it says in the request's header. */
+const callersTrace = "0af7651916cd43dd8448eb211c80319c";
 const names = Object.keys(servicePorts) as ServiceName[];
 const spec = {
   ...smallRun,
@@ -25,13 +27,17 @@ const stack = createStack();
 let receiver: OtlpReceiver;
 let platform: Platform;
 let finished: FinishedRun;
-/** The spans of the run's trace, from the request to the first prediction. */
+/** The spans of the run's trace, from the request to the first prediction; as Jaeger tells them, where there is one. */
 let runSpans: readonly ReceivedSpan[];
 
 before(async () => {
-  receiver = await startOtlpReceiver(stack);
+  const { TEST_JAEGER } = process.env;
+  const jaeger = TEST_JAEGER ? await startJaeger(stack, TEST_JAEGER) : undefined;
+  receiver = await startOtlpReceiver(stack, { forwardTracesTo: jaeger?.tracesUrl });
   platform = await startPlatform(stack, {
     ...receiver.env,
+    // The least that may be kept: a run is complete all the same.
+    MILLRACE_TRACE_SHARE: "0",
     OTEL_EXPORTER_OTLP_HEADERS: `authorization=${secret}`,
     OTEL_METRIC_EXPORT_INTERVAL: "500",
     // The SDK then counts its spans, the open ones too.
@@ -39,28 +45,39 @@ before(async () => {
   });
   finished = await platform.run({ spec });
   await platform.answersWith(finished.run.modelVersion);
-  await predict();
-  runSpans = await eventually("the trace is complete", () => {
-    const spans = traceOf(finished.run.traceId);
+  const background = "#88aaff";
+  const image = await sharp({ create: { width: 48, height: 40, channels: 3, background } })
+    .png()
+    .toBuffer();
+  const statuses = [
+    await predict(image),
+    await predict(image, { traceparent: `00-${callersTrace}-b7ad6b7169203331-01` }),
+    await predict(Buffer.from("no image")),
+  ];
+  assert.deepEqual(statuses, [200, 200, 400]);
+  runSpans = await eventually("the trace is complete", async () => {
+    const spans = await traceOf(finished.run.traceId, jaeger);
     return spans.some(({ name }) => name === "first prediction") && orphansOf(spans).length === 0 && spans;
   });
 });
 after(() => stack.dispose());
 
-async function predict(): Promise<void> {
-  const millrace = createMillraceClient({ baseUrl: platform.services.urls.prediction, retries: 0 });
-  const background = "#88aaff";
-  const image = await sharp({ create: { width: 48, height: 40, channels: 3, background } })
-    .png()
-    .toBuffer();
-  try {
-    await millrace.predictions.predict({ input: { case: "image", value: image } });
-  } finally {
-    millrace.close();
-  }
+/** Asks for a prediction and returns the HTTP status. */
+async function predict(image: Buffer, headers: Readonly<Record<string, string>> = {}): Promise<number> {
+  const url = `${platform.services.urls.prediction}/millrace.v1.PredictionService/Predict`;
+  const body = JSON.stringify({ image: image.toString("base64") });
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body,
+  });
+  await response.arrayBuffer();
+  return response.status;
 }
 
-const traceOf = (traceId: string) => receiver.spans.filter((span) => span.traceId === traceId);
+function traceOf(traceId: string, jaeger?: Jaeger): Promise<ReceivedSpan[]> | ReceivedSpan[] {
+  return jaeger?.trace(traceId) ?? receiver.spans.filter((span) => span.traceId === traceId);
+}
 
 /** What each service is to be seen by, beside what all of them are. */
 const expectedMetrics: Readonly<Record<ServiceName, readonly MetricName[]>> = {
@@ -196,7 +213,27 @@ test("log records of a run carry its trace", () => {
   );
 });
 
-test("a prediction is a trace of its own, linked to that of the run", () => {
+test("of predictions none is kept but those of a caller's trace and those that fail", async () => {
+  const calls = () => receiver.spans.filter(({ name }) => name === "millrace.v1.PredictionService/Predict");
+  // It was sent last, so whatever else was kept has arrived before it.
+  const failed = await eventually("the failed call", () =>
+    calls().find(({ attributes }) => attributes["rpc.response.status_code"] === "INVALID_ARGUMENT"),
+  );
+  assert.deepEqual(
+    calls().map(({ traceId }) => traceId),
+    [callersTrace, failed.traceId],
+  );
+  const classified = receiver.spans.filter(({ name }) => name === "classify");
+  assert.deepEqual(
+    classified.map(({ traceId, attributes }) => [traceId, attributes["error.type"]]),
+    [
+      [callersTrace, undefined],
+      [failed.traceId, "IMAGE_UNREADABLE"],
+    ],
+  );
+});
+
+test("a prediction is linked to the trace of the run", () => {
   const [answer] = receiver.spans.filter(({ name }) => name === "classify");
   assert.notEqual(answer?.traceId, finished.run.traceId);
   assert.deepEqual(answer?.links, [
@@ -214,7 +251,7 @@ const conventions = [
 test("names and kinds of spans follow the conventions for messaging and RPC", () => {
   // OTLP counts kinds from 1, the API from 0.
   for (const { operation, kind } of conventions) {
-    const spans = receiver.spans.filter(({ attributes }) => attributes["messaging.operation.type"] === operation);
+    const spans = runSpans.filter(({ attributes }) => attributes["messaging.operation.type"] === operation);
     assert.ok(spans.length > 0, operation);
     for (const { name, kind: sent, attributes } of spans) {
       assert.deepEqual([name, sent], [`${operation} ${attributes["messaging.destination.template"]}`, kind + 1]);
