@@ -11,7 +11,7 @@ import { startServing } from "./served-model.ts";
 import { tempFolder } from "./temp-folder.ts";
 
 export async function startPredictionService(t: Pick<TestContext, "after">): Promise<ListeningServer> {
-  const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+  const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
   const serving = await startServing(await tempFolder(t), { batching });
   const prediction = createPrediction({ ...serving, fetchImage: createImageFetcher([]) });
   const feedback = {

@@ -57,9 +57,9 @@ export interface OpenInference {
   metadata(name: string, version: string): Promise<ModelMetadata>;
   /**
    * Runs the version, which is loaded if need be. INVALID_REQUEST and the errors of images name what is wrong with which input; one bad image
-   * fails the request.
+   * fails the request. QUEUE_FULL if it would have to wait for too long; `timeoutMs` is the time until the signal aborts, if it is known.
    */
-  infer(request: InferRequest, signal: AbortSignal): Promise<InferResult>;
+  infer(request: InferRequest, signal: AbortSignal, timeoutMs?: number): Promise<InferResult>;
   readonly repository: Repository;
 }
 
@@ -78,11 +78,12 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
       using held = await choose(dependencies, { selector: selectorOf(version || championAlias) });
       return describe(held.model, deployment);
     },
-    infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, signal) => {
+    infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, signal, timeoutMs = Number.POSITIVE_INFINITY) => {
       checkName(name);
       const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
-      return withModel(dependencies, { selector, routingKey }, async (model) => {
-        const classified = await classifyAll(model, inputs, signal);
+      const request = { selector, routingKey, count: inputs[0]?.shape[0] ?? 1, signal, timeoutMs };
+      return withModel(dependencies, request, async (model) => {
+        const classified = await classifyAll(model, inputs);
         return {
           modelName: name,
           modelVersion: String(model.version.version),
@@ -121,7 +122,6 @@ function describe({ version, manifest }: LoadedModel, { log }: Pick<Deployment, 
 async function classifyAll(
   model: AnsweringModel,
   inputs: readonly Tensor[],
-  signal: AbortSignal,
 ): Promise<readonly Float32Array[]> {
   const [input] = inputs;
   if (input === undefined || inputs.length > 1) {
@@ -131,7 +131,7 @@ async function classifyAll(
   const decoders = decodersOf(model, input);
   if (decoders.length === 0) throw badInput(input.name, "holds no image");
   const classified = await Promise.all(
-    decoders.map((decode, index) => model.classify(namingImage(input, index, decode), { signal })),
+    decoders.map((decode, index) => model.classify(namingImage(input, index, decode))),
   );
   return classified.map(({ output }) => output.probabilities);
 }

@@ -3,17 +3,12 @@ import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../../lib/errors.ts";
 import { createRandom, type Random } from "../../../lib/nn/random.ts";
-import {
-  type Batcher,
-  type BatchSettings,
-  createBatcher,
-  type Dispatch,
-  type Priority,
-  priorities,
-} from "../../../services/prediction/batcher.ts";
+import type { BatchSettings } from "../../../services/prediction/batch-settings.ts";
+import { type Batcher, createBatcher, type Dispatch } from "../../../services/prediction/batcher.ts";
+import { type Priority, priorities } from "../../../services/prediction/priority-queue.ts";
 
-const settings: BatchSettings = { maxBatchSize: 4, maxDelayMs: 0, maxQueueLength: 100 };
-const double = async (inputs: readonly number[]): Promise<number[]> => inputs.map((input) => 2 * input);
+const settings: BatchSettings = { maxBatchSize: 4, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
+const double = async (inputs: readonly number[]) => ({ outputs: inputs.map((input) => 2 * input), durationMs: 1 });
 
 /** A batcher whose runs wait until they are let go, one after another. */
 function gatedBatcher(changes: Partial<BatchSettings> = {}) {
@@ -180,6 +175,7 @@ test("settings that cannot be are refused by name", () => {
     ["maxBatchSize", 0],
     ["maxDelayMs", -1],
     ["maxQueueLength", 0.5],
+    ["maxWaitMs", Number.NaN],
   ] as const) {
     assert.throws(
       () => {
@@ -203,7 +199,7 @@ test("whatever sizes, failures and cancellations: every item gets its own answer
     const ran = new Map<number, number>();
     const cancelled = new Set<number>();
     const batcher = createBatcher<number, number>({
-      settings: { maxBatchSize, maxDelayMs: random.integer(3), maxQueueLength: 30 },
+      settings: { maxBatchSize, maxDelayMs: random.integer(3), maxQueueLength: 30, maxWaitMs: 20 },
       async run(inputs) {
         assert.ok(inputs.length <= maxBatchSize, `seed ${seed}: a batch of ${inputs.length}`);
         for (const input of inputs) {

@@ -1,0 +1,57 @@
+/**
+ * Who may come in. A server that takes everything answers nothing in time once more comes than it gets through: so it refuses what would wait
+ * too long, at once, while whoever asked can still go elsewhere or come again.
+ */
+import { AppError } from "../../lib/errors.ts";
+
+export interface AdmissionLimits {
+  /** Items that may wait or be prepared. */
+  readonly maxQueueLength: number;
+  /** The longest that an item may have to wait for those ahead of it, as far as that can be told when it comes. */
+  readonly maxWaitMs: number;
+}
+
+/** What finds an item that comes. */
+export interface Crowd {
+  /** Items that wait or are prepared, of any priority. */
+  readonly queueLength: number;
+  /** Items that will be answered first, those in the running batch among them. */
+  readonly ahead: number;
+  /** How long they will take. */
+  readonly waitMs: number;
+}
+
+export interface Newcomer {
+  /** Items that come together. They are admitted together, and do not count as ahead of each other. */
+  readonly count: number;
+  /** Time after which nobody waits for the answer any more. */
+  readonly timeoutMs: number;
+}
+
+/** Nobody is asked to come again sooner: to refuse is work as well. */
+const shortestRetryMs = 10;
+
+/**
+ * Throws QUEUE_FULL, with the time after which there will be room, if the newcomer would wait for too long or the queue become too long. Where
+ * nothing is ahead nobody is refused.
+ */
+export function checkAdmission(
+  { count, timeoutMs }: Newcomer,
+  { queueLength, ahead, waitMs }: Crowd,
+  { maxQueueLength, maxWaitMs }: AdmissionLimits,
+): void {
+  if (queueLength > 0 && queueLength + count > maxQueueLength) {
+    throw refusal(`${queueLength} requests wait already`, waitMs);
+  }
+  if (ahead === 0) return;
+  const work = `about ${Math.ceil(waitMs)} ms of work lie ahead`;
+  if (waitMs > maxWaitMs) throw refusal(`${work}, more than the ${maxWaitMs} ms that may`, waitMs);
+  if (waitMs > timeoutMs) throw refusal(`${work}, more than the deadline of this request leaves`, waitMs);
+}
+
+function refusal(reason: string, waitMs: number): AppError {
+  const retryDelayMs = Math.max(shortestRetryMs, Math.ceil(waitMs));
+  return new AppError("QUEUE_FULL", `${reason}; send this one again later`, {
+    details: { retryDelayMs: String(retryDelayMs) },
+  });
+}
