@@ -3,6 +3,7 @@
  * too long, at once, while whoever asked can still go elsewhere or come again.
  */
 import { AppError } from "../../lib/errors.ts";
+import type { Priority } from "./priority-queue.ts";
 
 export interface AdmissionLimits {
   /** Items that may wait or be prepared. */
@@ -11,7 +12,21 @@ export interface AdmissionLimits {
   readonly maxWaitMs: number;
 }
 
-/** What finds an item that comes. */
+export interface SubmitOptions {
+  /** Ends the waiting: the item leaves the queue, or if it is being run, its output is dropped. Rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Default normal. */
+  readonly priority?: Priority;
+  /** Milliseconds until the signal will abort. Who would wait longer is refused. Default: nothing is known of it. */
+  readonly timeoutMs?: number;
+}
+
+export interface AdmitOptions extends SubmitOptions {
+  /** Items that come together. They are admitted or refused together, and do not count as ahead of each other. Default 1. */
+  readonly count?: number;
+}
+
+/** What an item finds that comes. */
 export interface Crowd {
   /** Items that wait or are prepared, of any priority. */
   readonly queueLength: number;
@@ -21,12 +36,7 @@ export interface Crowd {
   readonly waitMs: number;
 }
 
-export interface Newcomer {
-  /** Items that come together. They are admitted together, and do not count as ahead of each other. */
-  readonly count: number;
-  /** Time after which nobody waits for the answer any more. */
-  readonly timeoutMs: number;
-}
+export type Newcomer = Required<Pick<AdmitOptions, "count" | "timeoutMs">>;
 
 /** Nobody is asked to come again sooner: to refuse is work as well. */
 const shortestRetryMs = 10;

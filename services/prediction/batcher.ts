@@ -2,9 +2,10 @@
  * Dynamic batching: items that come one by one are run together, because a network takes little longer for several than for one. An item
  * is admitted, waits, is prepared, and is run in a batch with others. Knows nothing of images and models.
  */
+import { setMaxListeners } from "node:events";
 import { onAbort } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
-import { checkAdmission } from "./admission.ts";
+import { type AdmitOptions, checkAdmission, type SubmitOptions } from "./admission.ts";
 import { type BatchSettings, checkedSettings } from "./batch-settings.ts";
 import { createPriorityQueue, type Priority } from "./priority-queue.ts";
 import { createServiceTimes } from "./service-times.ts";
@@ -37,20 +38,6 @@ export interface BatcherOptions<Input, Output> {
 
 /** Gives what is run, at once or later. */
 export type Prepare<Input> = () => Promise<Input> | Input;
-
-export interface SubmitOptions {
-  /** Ends the waiting: the item leaves the queue, or if it is being run, its output is dropped. Rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
-  /** Default normal. */
-  readonly priority?: Priority;
-  /** Milliseconds until the signal will abort. Who would wait longer is refused. Default: nothing is known of it. */
-  readonly timeoutMs?: number;
-}
-
-export interface AdmitOptions extends SubmitOptions {
-  /** Items that come together, and are refused or admitted together. Default 1. */
-  readonly count?: number;
-}
 
 export interface Batched<Output> {
   readonly output: Output;
@@ -107,7 +94,10 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
   const queueLength = (): number => held + waiting.size + preparing + ready.size;
   const ahead = (priority: Priority): number => waiting.ahead(priority) + preparing + ready.ahead(priority) + running;
 
-  async function enqueue(prepare: Prepare<Input>, { signal, priority }: Pick<Item<Input, Output>, "signal" | "priority">) {
+  async function enqueue(
+    prepare: Prepare<Input>,
+    { signal, priority }: Pick<Item<Input, Output>, "signal" | "priority">,
+  ) {
     signal?.throwIfAborted();
     let stopListening = () => {};
     const answered = new Promise<Batched<Output>>((resolve, reject) => {
@@ -150,7 +140,10 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     try {
       const prepared = item.prepare();
       // What is there at once was the event loop's work, and is counted there.
-      if (!(prepared instanceof Promise)) return succeed(prepared);
+      if (!(prepared instanceof Promise)) {
+        succeed(prepared);
+        return;
+      }
       preparing++;
       const done = () => {
         preparing--;
@@ -211,6 +204,8 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
 
   function admit(admitOptions: AdmitOptions = {}): Places<Input, Output> {
     const { count = 1, timeoutMs = Number.POSITIVE_INFINITY, priority = "normal", signal } = admitOptions;
+    // The images of a stream share a signal, and each listens: that is no leak.
+    if (signal !== undefined) setMaxListeners(0, signal);
     const before = ahead(priority);
     const crowd = { queueLength: queueLength(), ahead: before, waitMs: times.waitMs(before) };
     times.noteCame(count, ahead("low") === 0);

@@ -144,7 +144,12 @@ async function classify(
   // Before it waits for its turn, which a slow host would take from others.
   const fetched = input.case === "imageUrl" ? await fetchImage(input.value, signal) : undefined;
   const fetchMs = fetched === undefined ? 0 : performance.now() - startedMs;
-  const { output, queuedMs: queueMs, preparedMs: decodeMs, batchSize } = await model.classify(() => {
+  const {
+    output,
+    queuedMs: queueMs,
+    preparedMs: decodeMs,
+    batchSize,
+  } = await model.classify(() => {
     if (input.case === "pixels") return checkedPixels(model, input.value);
     return decodeFor(model, fetched ?? (input.case === "image" ? input.value : new Uint8Array()));
   });

@@ -72,7 +72,9 @@ const settings = {
     .min(0)
     .max(60_000)
     .default(30)
-    .describe("the most milliseconds that an image may have to wait for those ahead of it, 0 to 60000; others are refused"),
+    .describe(
+      "the most milliseconds that an image may have to wait for those ahead of it, 0 to 60000; others are refused",
+    ),
   imageUrlHosts: z
     .string()
     .default("")

@@ -78,7 +78,11 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
       using held = await choose(dependencies, { selector: selectorOf(version || championAlias) });
       return describe(held.model, deployment);
     },
-    infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, signal, timeoutMs = Number.POSITIVE_INFINITY) => {
+    infer: async (
+      { modelName: name, modelVersion, inputs, outputs, routingKey },
+      signal,
+      timeoutMs = Number.POSITIVE_INFINITY,
+    ) => {
       checkName(name);
       const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
       const request = { selector, routingKey, count: inputs[0]?.shape[0] ?? 1, signal, timeoutMs };
@@ -119,10 +123,7 @@ function describe({ version, manifest }: LoadedModel, { log }: Pick<Deployment, 
 }
 
 /** Probabilities of each image. */
-async function classifyAll(
-  model: AnsweringModel,
-  inputs: readonly Tensor[],
-): Promise<readonly Float32Array[]> {
+async function classifyAll(model: AnsweringModel, inputs: readonly Tensor[]): Promise<readonly Float32Array[]> {
   const [input] = inputs;
   if (input === undefined || inputs.length > 1) {
     const text = `the request has ${inputs.length} inputs; it must have one, "image" or "pixels"`;

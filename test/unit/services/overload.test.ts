@@ -1,0 +1,90 @@
+/** More than the prediction service can answer, over real gRPC. */
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { status as GrpcStatus, type ServiceError } from "@grpc/grpc-js";
+import sharp from "sharp";
+import { PredictionService, type PredictResponse } from "../../../gen/millrace/v1/prediction_pb.ts";
+import { AppError } from "../../../lib/errors.ts";
+import { createClient, type RpcClient } from "../../../lib/rpc/client.ts";
+import { startPredictionService } from "../../helpers/prediction-server.ts";
+
+type Client = RpcClient<typeof PredictionService>;
+type Outcome =
+  | { readonly image: number; readonly answer: PredictResponse }
+  | { readonly image: number; readonly error: AppError };
+
+const images = await Promise.all(
+  Array.from({ length: 16 }, (_, index) =>
+    sharp({ create: { width: 64, height: 64, channels: 3, background: { r: index * 16, g: 255 - index * 9, b: 40 } } })
+      .jpeg()
+      .toBuffer(),
+  ),
+);
+
+async function startService(t: TestContext, maxWaitMs: number): Promise<Client> {
+  const { address } = await startPredictionService(t, { maxQueueLength: 10_000, maxWaitMs });
+  const client = createClient(PredictionService, { address, retry: false });
+  t.after(() => client.close());
+  return client;
+}
+
+async function outcomeOf(client: Client, image: number): Promise<Outcome> {
+  const input = { case: "image", value: images[image] as Uint8Array } as const;
+  try {
+    return { image, answer: await client.predict({ input }) };
+  } catch (thrown) {
+    return { image, error: AppError.from(thrown) };
+  }
+}
+
+/** Keeps so many requests under way, from now until `isOver`, and gives what became of them. */
+async function keepUnderWay(client: Client, count: number, isOver: (outcomes: readonly Outcome[]) => boolean) {
+  const outcomes: Outcome[] = [];
+  const repeat = async (image: number): Promise<void> => {
+    while (!isOver(outcomes)) outcomes.push(await outcomeOf(client, image));
+  };
+  await Promise.all(Array.from({ length: count }, (_, index) => repeat(index % images.length)));
+  return outcomes;
+}
+
+const isAnswer = (outcome: Outcome) => "answer" in outcome;
+const byClass = ({ predictions }: PredictResponse): number[] =>
+  predictions.toSorted((a, b) => a.classIndex - b.classIndex).map(({ probability }) => probability);
+
+test("of far more requests than can be answered in time some are refused with the time to wait, and the others answered right", async (t) => {
+  const client = await startService(t, 20);
+  const alone = new Map<number, number[]>();
+  for (const image of images.keys()) {
+    const outcome = await outcomeOf(client, image);
+    assert.ok("answer" in outcome, `alone, image ${image} is answered`);
+    alone.set(image, byClass(outcome.answer));
+  }
+  const endMs = Date.now() + 30_000;
+  const enough = (outcomes: readonly Outcome[]): boolean => {
+    const answered = outcomes.filter(isAnswer).length;
+    return (answered >= 200 && outcomes.length - answered >= 50) || Date.now() > endMs;
+  };
+  // At 20 ms, 200 under way would take 10,000 a second, each decoded and classified.
+  const outcomes = await keepUnderWay(client, 200, enough);
+  assert.ok(outcomes.filter(isAnswer).length >= 200, "many are answered");
+  assert.ok(outcomes.filter((outcome) => !isAnswer(outcome)).length >= 50, "many are refused");
+  for (const outcome of outcomes) {
+    if ("answer" in outcome) {
+      const expected = alone.get(outcome.image) ?? [];
+      const actual = byClass(outcome.answer);
+      assert.ok(
+        actual.every((value, index) => Math.abs(value - (expected[index] ?? 2)) < 1e-4),
+        `image ${outcome.image}`,
+      );
+      continue;
+    }
+    const { error } = outcome;
+    assert.equal(error.code, "QUEUE_FULL", error.message);
+    assert.equal((error.cause as ServiceError).code, GrpcStatus.RESOURCE_EXHAUSTED);
+    // The client takes this from google.rpc.RetryInfo alone.
+    assert.ok(error.retryable);
+    assert.ok(Number(error.details.retryDelayMs) >= 10, "it says when to come again");
+  }
+  // Nothing is ahead any more.
+  for (const image of images.keys()) assert.ok(isAnswer(await outcomeOf(client, image)), "afterwards all are answered");
+});
