@@ -38,30 +38,32 @@ export interface Crowd {
 
 export type Newcomer = Required<Pick<AdmitOptions, "count" | "timeoutMs">>;
 
-/** Nobody is asked to come again sooner: to refuse is work as well. */
-const shortestRetryMs = 10;
+/** Times to wait are rounded up to this, so that all who are refused at about the same time can be sent one answer. */
+const retryStepMs = 10;
 
 /**
  * Throws QUEUE_FULL, with the time after which there will be room, if the newcomer would wait for too long or the queue become too long. Where
  * nothing is ahead nobody is refused.
  */
-export function checkAdmission(
-  { count, timeoutMs }: Newcomer,
-  { queueLength, ahead, waitMs }: Crowd,
-  { maxQueueLength, maxWaitMs }: AdmissionLimits,
-): void {
-  if (queueLength > 0 && queueLength + count > maxQueueLength) {
-    throw refusal(`${queueLength} requests wait already`, waitMs);
-  }
-  if (ahead === 0) return;
-  const work = `about ${Math.ceil(waitMs)} ms of work lie ahead`;
-  if (waitMs > maxWaitMs) throw refusal(`${work}, more than the ${maxWaitMs} ms that may`, waitMs);
-  if (waitMs > timeoutMs) throw refusal(`${work}, more than the deadline of this request leaves`, waitMs);
-}
+export type AdmissionCheck = (newcomer: Newcomer, crowd: Crowd, limits: AdmissionLimits) => void;
 
-function refusal(reason: string, waitMs: number): AppError {
-  const retryDelayMs = Math.max(shortestRetryMs, Math.ceil(waitMs));
-  return new AppError("QUEUE_FULL", `${reason}; send this one again later`, {
-    details: { retryDelayMs: String(retryDelayMs) },
-  });
+export function createAdmissionCheck(): AdmissionCheck {
+  let last: AppError | undefined;
+  /** The same error as before if it says the same: to make and encode one is a good part of what it costs to refuse. */
+  function refusal(reason: string, waitMs: number): AppError {
+    const message = `${reason}; send this request again later`;
+    const retryDelayMs = String(Math.max(1, Math.ceil(waitMs / retryStepMs)) * retryStepMs);
+    if (last?.message !== message || last.details.retryDelayMs !== retryDelayMs) {
+      last = new AppError("QUEUE_FULL", message, { details: { retryDelayMs } });
+    }
+    return last;
+  }
+  return ({ count, timeoutMs }, { queueLength, ahead, waitMs }, { maxQueueLength, maxWaitMs }) => {
+    if (queueLength > 0 && queueLength + count > maxQueueLength) {
+      throw refusal(`at most ${maxQueueLength} images may wait, and there are too many`, waitMs);
+    }
+    if (ahead === 0) return;
+    if (waitMs > maxWaitMs) throw refusal(`more images are ahead than can be answered within ${maxWaitMs} ms`, waitMs);
+    if (waitMs > timeoutMs) throw refusal("more images are ahead than can be answered before the deadline", waitMs);
+  };
 }

@@ -5,7 +5,7 @@
 import { setMaxListeners } from "node:events";
 import { onAbort } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
-import { type AdmitOptions, checkAdmission, type SubmitOptions } from "./admission.ts";
+import { type AdmitOptions, createAdmissionCheck, type SubmitOptions } from "./admission.ts";
 import { type BatchSettings, checkedSettings } from "./batch-settings.ts";
 import { createPriorityQueue, type Priority } from "./priority-queue.ts";
 import { createServiceTimes } from "./service-times.ts";
@@ -82,6 +82,7 @@ interface Item<Input, Output> {
 
 export function createBatcher<Input, Output>(options: BatcherOptions<Input, Output>): Batcher<Input, Output> {
   const { maxPreparing = 8 } = options;
+  const checkAdmission = createAdmissionCheck();
   const times = createServiceTimes({ parallel: maxPreparing });
   const waiting = createPriorityQueue<Item<Input, Output>>();
   const ready = createPriorityQueue<Item<Input, Output>>();

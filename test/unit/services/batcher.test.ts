@@ -108,6 +108,8 @@ test("one item too many is refused at once, with the time to wait", async () => 
   const error = AppError.from(await batcher.submit(prepare).catch((thrown: unknown) => thrown));
   assert.deepEqual([error.code, error.status, error.retryable], ["QUEUE_FULL", "resource_exhausted", true]);
   assert.ok(Number(error.details.retryDelayMs) > 0);
+  // To make and encode an error is a good part of what it costs to refuse.
+  assert.equal(await batcher.submit(prepare).catch((thrown: unknown) => thrown), error, "the same error for all");
   await letGo();
   await letGo();
   assert.deepEqual(await Promise.all([first, ...others]), [2, 4, 6]);
