@@ -1,5 +1,9 @@
 /** What the prediction service does at half of its highest rate, and at twice. */
+import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
+import { createClient } from "../../lib/rpc/client.ts";
+import { defaultMaxWaitMs } from "../../services/prediction/batch-settings.ts";
 import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
+import { patientMaxWaitMs } from "./millrace.ts";
 import { createRows, median, ratios, type Table } from "./table.ts";
 import { predictGrpc as wire } from "./wires.ts";
 
@@ -23,16 +27,20 @@ const names = { highest: `${usualInFlight} in flight`, half: "half of that rate"
 
 export async function measureOverload(bench: Bench): Promise<Table> {
   await using server = await bench.hub.startService();
+  const client = createClient(PredictionService, { address: server.address, retry: false });
   await warmUp(bench, server, wire);
   const rows = createRows();
   for (let round = 0; round < bench.options.rounds; round++) {
+    await client.updateBatching({ maxWaitMs: patientMaxWaitMs });
     const closed = { kind: "closed", inFlight: usualInFlight } as const;
     const highest = await measure(bench, { server, wire, arrivals: closed });
     rows.add(names.highest, highest);
+    await client.updateBatching({ maxWaitMs: defaultMaxWaitMs });
     const open = (share: number) => ({ kind: "open", perSecond: share * highest.answered }) as const;
     rows.add(names.half, await measure(bench, { server, wire, arrivals: open(0.5) }));
     rows.add(names.twice, await measure(bench, { server, wire, arrivals: open(2) }));
   }
+  client.close();
   const half = rows.values(names.half, "p99");
   const slowdown = median(ratios(rows.values(names.twice, "p99"), half));
   return {

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
 import { createClient, type RpcClient } from "../../lib/rpc/client.ts";
+import { defaultMaxWaitMs } from "../../services/prediction/batch-settings.ts";
 import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
 import type { Hub } from "./millrace.ts";
 import { createRows, median, ratios, type Table } from "./table.ts";
@@ -29,6 +30,7 @@ export async function measureSwaps(bench: Bench): Promise<Table> {
   await warmUp(bench, server, wire);
   const closed = { kind: "closed", inFlight: usualInFlight } as const;
   const { answered } = await measure(bench, { server, wire, arrivals: closed });
+  await client.updateBatching({ maxWaitMs: defaultMaxWaitMs });
   const arrivals = { kind: "open", perSecond: answered / 2 } as const;
   const rows = createRows();
   for (let round = 0; round < options.rounds; round++) {

@@ -12,6 +12,9 @@ export interface BatchSettings extends AdmissionLimits {
   readonly maxDelayMs: number;
 }
 
+/** Holds about a batch of a small network, which is as much as batching has a use for: to let in more only makes answers later. */
+export const defaultMaxWaitMs = 30;
+
 /** Throws INVALID_REQUEST with the field that cannot be. */
 export function checkedSettings(settings: BatchSettings): BatchSettings {
   const { maxBatchSize, maxDelayMs, maxQueueLength, maxWaitMs } = settings;

@@ -5,6 +5,7 @@ import { championAlias, defaultModelName } from "../../lib/registry/model-log.ts
 import { runService, type ServiceContext, type ServiceParts } from "../../lib/service.ts";
 import { observeServing, type ServingState } from "../../lib/telemetry/serving-metrics.ts";
 import { createAnswerLog } from "./answer-log.ts";
+import { defaultMaxWaitMs } from "./batch-settings.ts";
 import { type Deployment, followAliases } from "./deployment.ts";
 import { createFeedback } from "./feedback.ts";
 import { createPrediction } from "./handlers.ts";
@@ -71,7 +72,7 @@ const settings = {
     .number()
     .min(0)
     .max(60_000)
-    .default(30)
+    .default(defaultMaxWaitMs)
     .describe(
       "the most milliseconds that an image may have to wait for those ahead of it, 0 to 60000; others are refused",
     ),
