@@ -962,8 +962,8 @@ export const PredictionService: GenService<{
     output: typeof PredictResponseSchema;
   },
   /**
-   * Classifies several images, all with the same model. An image that cannot be classified has an error for a result and harms no
-   * other.
+   * Classifies several images, all with the same model. Under overload they are refused together; apart from that, an image that cannot
+   * be classified has an error for a result and harms no other.
    *
    * @generated from rpc millrace.v1.PredictionService.PredictBatch
    */

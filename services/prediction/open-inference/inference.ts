@@ -8,6 +8,7 @@ import { AppError } from "../../../lib/errors.ts";
 import { championAlias, requireVersion } from "../../../lib/registry/model-log.ts";
 import { version as serverVersion } from "../../../lib/version.ts";
 import { type AnsweringDependencies, type AnsweringModel, choose, decodeFor, withModel } from "../answering.ts";
+import type { Prepare } from "../batcher.ts";
 import type { Deployment } from "../deployment.ts";
 import type { LoadedModel } from "../serving.ts";
 import { mostProbable } from "../shadow.ts";
@@ -138,7 +139,7 @@ async function classifyAll(model: AnsweringModel, inputs: readonly Tensor[]): Pr
 }
 
 /** How to come to the pixels of each image. */
-function decodersOf(model: AnsweringModel, input: Tensor): (() => Promise<Uint8Array> | Uint8Array)[] {
+function decodersOf(model: AnsweringModel, input: Tensor): Prepare<Uint8Array>[] {
   const { name, datatype } = input;
   if (name === "image") {
     if (datatype !== "BYTES") throw badInput(name, `must be of datatype BYTES, not ${datatype}`);
@@ -165,17 +166,21 @@ function bytesOf({ name, datatype, data }: Exclude<Tensor, { datatype: "BYTES" }
 }
 
 /** One of many images fails with its number. Pixels are checked before, and never do. */
-function namingImage(input: Tensor, index: number, decode: () => Promise<Uint8Array> | Uint8Array) {
-  return () => {
-    const decoded = decode();
-    if (!(decoded instanceof Promise)) return decoded;
-    return decoded.catch((thrown: unknown) => {
-      const { code, message, details } = AppError.from(thrown);
-      throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
-        details: { ...details, field: "inputs" },
-        cause: thrown,
-      });
+function namingImage(input: Tensor, index: number, decode: Prepare<Uint8Array>): Prepare<Uint8Array> {
+  const fail = (thrown: unknown): never => {
+    const { code, message, details } = AppError.from(thrown);
+    throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
+      details: { ...details, field: "inputs" },
+      cause: thrown,
     });
+  };
+  return () => {
+    try {
+      const decoded = decode();
+      return decoded instanceof Promise ? decoded.catch(fail) : decoded;
+    } catch (thrown) {
+      return fail(thrown);
+    }
   };
 }
 

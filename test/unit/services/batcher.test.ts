@@ -365,10 +365,14 @@ async function submitOne(batcher: Batcher<number, number>, { input, prepare, ran
   const controller = new AbortController();
   const priority = priorities[random.integer(priorities.length)];
   const cancelAfterMs = random.integer(4) === 0 ? random.integer(6) : undefined;
-  // Some need no preparation.
-  const isReady = random.integer(3) === 0 && !isUnreadable(input);
+  // Some are prepared at once.
+  const prepareNow = (): number => {
+    if (isUnreadable(input)) throw new AppError("IMAGE_UNREADABLE", `cannot prepare ${input}`);
+    return input;
+  };
+  const isQuick = random.integer(3) === 0;
   await delay(random.integer(10));
-  const result = batcher.submit(isReady ? () => input : () => prepare(input), {
+  const result = batcher.submit(isQuick ? prepareNow : () => prepare(input), {
     signal: controller.signal,
     ...(priority && { priority }),
   });
