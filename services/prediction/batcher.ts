@@ -209,7 +209,7 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     if (signal !== undefined) setMaxListeners(0, signal);
     const before = ahead(priority);
     const crowd = { queueLength: queueLength(), ahead: before, waitMs: times.waitMs(before) };
-    times.noteCame(count, ahead("low") === 0);
+    if (ahead("low") === 0) times.noteBegin();
     checkAdmission({ count, timeoutMs }, crowd, settings);
     let unused = count;
     held += count;

@@ -7,8 +7,8 @@
 export interface ServiceTimes {
   /** Milliseconds until so many items will have gone through; 0 as long as nothing is known. */
   waitMs(items: number): number;
-  /** Items have come, be they admitted or not. `wasIdle`: there was none before. */
-  noteCame(count: number, wasIdle: boolean): void;
+  /** An item has come, and there was none before. */
+  noteBegin(): void;
   notePrepared(tookMs: number): void;
   /** A batch was run. */
   noteRun(count: number, tookMs: number): void;
@@ -28,31 +28,24 @@ export function createServiceTimes({ parallel, loopBusyMs = nodeBusyMs }: Servic
   const loop = createAverage();
   const preparation = createAverage();
   const run = createAverage();
-  let came = 0;
   let busySinceMs = 0;
   return {
-    waitMs: (items) =>
-      Math.max(
-        items * loop.value,
-        items * run.value,
-        // Who finds one of them free waits for none.
-        (Math.max(0, items - parallel + 1) / parallel) * preparation.value,
-      ),
-    noteCame(count, wasIdle) {
+    waitMs(items) {
+      // Who finds somebody free to prepare it waits for nobody. Nor for the loop: its time has refusals in it, so to let in fewer than can be
+      // prepared would be to refuse more, to see it slower, and to let in fewer still.
+      const queued = Math.max(0, items - parallel + 1);
+      return Math.max(queued * loop.value, items * run.value, (queued / parallel) * preparation.value);
+    },
+    noteBegin() {
       // What the loop did while there was no item was something else.
-      if (wasIdle) {
-        busySinceMs = loopBusyMs();
-        came = 0;
-      }
-      came += count;
+      busySinceMs = loopBusyMs();
     },
     notePrepared: (tookMs) => preparation.add(1, tookMs),
     noteRun(count, tookMs) {
       run.add(count, tookMs);
       const busyMs = loopBusyMs();
-      loop.add(came, busyMs - busySinceMs);
+      loop.add(count, busyMs - busySinceMs);
       busySinceMs = busyMs;
-      came = 0;
     },
   };
 }
