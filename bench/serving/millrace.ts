@@ -18,6 +18,9 @@ import { inferGrpc, targetOf } from "./wires.ts";
 
 export const modelName = "bench";
 
+/** Longest expected wait with which services are started: a closed load is measured by what is answered, so nothing of it is refused. */
+export const patientMaxWaitMs = 60_000;
+
 const pollMs = 5;
 const root = join(import.meta.dirname, "../..");
 
@@ -81,6 +84,7 @@ async function startService(env: NodeJS.ProcessEnv, images: readonly SampleImage
       UV_THREADPOOL_SIZE: String(Math.max(4, availableParallelism())),
       MILLRACE_PREDICTION_PORT: "0",
       MILLRACE_PREDICTION_MODEL_NAME: modelName,
+      MILLRACE_PREDICTION_MAX_WAIT_MS: String(patientMaxWaitMs),
       ...env,
     },
   });

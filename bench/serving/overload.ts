@@ -1,5 +1,8 @@
 /** What the prediction service does at half of its highest rate, and at twice. */
+import { createMillraceClient } from "../../client/client.ts";
+import { defaultMaxWaitMs } from "../../services/prediction/batch-settings.ts";
 import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
+import { patientMaxWaitMs } from "./millrace.ts";
 import { createRows, median, ratios, type Table } from "./table.ts";
 import { predictGrpc as wire } from "./wires.ts";
 
@@ -23,16 +26,20 @@ const names = { highest: `${usualInFlight} in flight`, half: "half of that rate"
 
 export async function measureOverload(bench: Bench): Promise<Table> {
   await using server = await bench.hub.startService();
+  const { predictions, close } = createMillraceClient({ baseUrl: `http://${server.address}`, retries: 0 });
   await warmUp(bench, server, wire);
   const rows = createRows();
   for (let round = 0; round < bench.options.rounds; round++) {
+    await predictions.updateBatching({ maxWaitMs: patientMaxWaitMs });
     const closed = { kind: "closed", inFlight: usualInFlight } as const;
     const highest = await measure(bench, { server, wire, arrivals: closed });
     rows.add(names.highest, highest);
+    await predictions.updateBatching({ maxWaitMs: defaultMaxWaitMs });
     const open = (share: number) => ({ kind: "open", perSecond: share * highest.answered }) as const;
     rows.add(names.half, await measure(bench, { server, wire, arrivals: open(0.5) }));
     rows.add(names.twice, await measure(bench, { server, wire, arrivals: open(2) }));
   }
+  close();
   const half = rows.values(names.half, "p99");
   const slowdown = median(ratios(rows.values(names.twice, "p99"), half));
   return {

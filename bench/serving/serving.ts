@@ -6,8 +6,9 @@
  *     node --import tsx bench/serving/serving.ts [capacity] [overload] [swaps] [telemetry] [peers]
  *         [--network small] [--rounds 5] [--seconds 5] [--warm-up 5] [--in-flight 1,8,64,256] [--swaps 50] [--json FILE]
  *
- * For the Python servers see bench/peers/README.md. The service has its defaults: metrics, no traces, and its answers as events; variables
- * of its own (MILLRACE_PREDICTION_...) are passed on to it. Processor time and memory are read from Linux's /proc.
+ * For the Python servers see bench/peers/README.md. The service has its defaults: metrics, no traces, and its answers as events; only that
+ * a closed load is never refused for its expected wait. Variables of its own (MILLRACE_PREDICTION_...) are passed on to it. Processor time
+ * and memory are read from Linux's /proc.
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,6 +1,7 @@
 /** What callers notice when the model is exchanged under load, again and again. */
 import { setTimeout as delay } from "node:timers/promises";
 import { createMillraceClient, type MillraceClient } from "../../client/client.ts";
+import { defaultMaxWaitMs } from "../../services/prediction/batch-settings.ts";
 import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
 import type { Hub } from "./millrace.ts";
 import { createRows, median, ratios, type Table } from "./table.ts";
@@ -28,6 +29,7 @@ export async function measureSwaps(bench: Bench): Promise<Table> {
   await warmUp(bench, server, wire);
   const closed = { kind: "closed", inFlight: usualInFlight } as const;
   const { answered } = await measure(bench, { server, wire, arrivals: closed });
+  await predictions.updateBatching({ maxWaitMs: defaultMaxWaitMs });
   const arrivals = { kind: "open", perSecond: answered / 2 } as const;
   const rows = createRows();
   for (let round = 0; round < options.rounds; round++) {

@@ -56,7 +56,16 @@ export function statusFromError(thrown: unknown): Status {
   return create(StatusSchema, { code, message, details: packed.map(({ desc, value }) => anyPack(desc, value)) });
 }
 
+/** A server that refuses many throws the same error to all of them: it is made once. */
+const madeBefore = new WeakMap<AppError, ConnectError>();
+
 function errorFromAppError(error: AppError): ConnectError {
+  const made = madeBefore.get(error) ?? connectErrorOf(error);
+  madeBefore.set(error, made);
+  return made;
+}
+
+function connectErrorOf(error: AppError): ConnectError {
   const { code, status, details, message, retryable } = error;
   const outgoing = [detail(ErrorInfoSchema, { reason: code, domain: errorDomain, metadata: { ...details } })];
   if (details.field !== undefined) {

@@ -4,7 +4,7 @@
  * framed: spans, logs, validation, deadlines and errors are those of every other call, by the same functions. What is not a
  * plain binary message (streams, JSON, compressed requests) is left to connect-node.
  */
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { create, type DescMethodUnary, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createContextValues, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
@@ -219,11 +219,23 @@ function sendAnswer(
 /** Trailers only: clients take headers as the point after which a call must not be tried again. */
 function sendError(stream: ServerHttp2Stream, error: ConnectError): void {
   if (stream.destroyed || stream.closed) return;
+  // A copy: Node may add to what it is given.
+  stream.respond({ ...headersOf(error) }, { endStream: true });
+  // The client may still be sending a request that nobody will read.
+  if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+}
+
+/** To encode the details of an error costs as much as the rest of answering with it; a server that refuses many sends one to all. */
+const encodedBefore = new WeakMap<ConnectError, OutgoingHttpHeaders>();
+
+function headersOf(error: ConnectError): OutgoingHttpHeaders {
+  const before = encodedBefore.get(error);
+  if (before !== undefined) return before;
   const trailers = new Headers();
   setTrailerStatus(trailers, error);
   // grpc-js reads this with decodeURI, which leaves commas, colons and others as they were escaped.
   trailers.set("grpc-message", encodeURI(error.rawMessage));
-  stream.respond({ ":status": 200, "content-type": contentType, ...Object.fromEntries(trailers) }, { endStream: true });
-  // The client may still be sending a request that nobody will read.
-  if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+  const encoded = { ":status": 200, "content-type": contentType, ...Object.fromEntries(trailers) };
+  encodedBefore.set(error, encoded);
+  return encoded;
 }

@@ -69,6 +69,8 @@ function begin(name: string, settings: SpanSettings, parent: Context): Span {
 
 /** Marks a span as failed: status, error type (our stable code) and an exception event with the stack. Does not end it. */
 export function failSpan(span: Span, thrown: unknown): void {
+  // To ask for the stack of an error is what is dear about it.
+  if (!span.isRecording()) return;
   const error = AppError.from(thrown);
   const stack = thrown instanceof Error ? thrown.stack : error.stack;
   span.recordException({ name: error.code, message: error.message, ...(stack !== undefined && { stack }) });

@@ -6,8 +6,9 @@ import { decodeImage } from "../../lib/images/decode-image.ts";
 import { canaryAlias, championAlias, requireVersion, type VersionSelector } from "../../lib/registry/model-log.ts";
 import { recordDecoding } from "../../lib/telemetry/serving-metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
+import type { AdmitOptions } from "./admission.ts";
 import type { AnswerLog } from "./answer-log.ts";
-import type { Batched, SubmitOptions } from "./batcher.ts";
+import type { Batched, Places, Prepare } from "./batcher.ts";
 import type { Deployment } from "./deployment.ts";
 import type { HeldModel } from "./model-cache.ts";
 import { takesCanary } from "./routing.ts";
@@ -27,6 +28,9 @@ export interface ModelChoice {
   readonly routingKey?: string;
 }
 
+/** Which version shall answer, how many images, and how soon. */
+export interface ModelRequest extends ModelChoice, AdmitOptions {}
+
 /** What the network says of one image, and the answer's name. */
 export interface Answer extends Classification {
   readonly predictionId: string;
@@ -37,23 +41,26 @@ export interface AnsweringModel {
   readonly version: ModelVersion;
   readonly manifest: ModelManifest;
   /** As {@link LoadedModel.classify}. */
-  classify(decode: () => Promise<Uint8Array> | Uint8Array, options?: SubmitOptions): Promise<Batched<Answer>>;
+  classify(decode: Prepare<Uint8Array>): Promise<Batched<Answer>>;
 }
 
 /**
  * Answers with the version that is chosen, which stays in memory until it has answered; it is loaded if need be. MODEL_NOT_READY before the
- * first champion, MODEL_NOT_FOUND for a version that does not exist.
+ * first champion, MODEL_NOT_FOUND for a version that does not exist, QUEUE_FULL if the images would wait for too long.
  */
 export async function withModel<T>(
   dependencies: AnsweringDependencies,
-  choice: ModelChoice,
+  request: ModelRequest,
   answerWith: (model: AnsweringModel) => Promise<T>,
 ): Promise<T> {
-  using held = await choose(dependencies, choice);
+  using held = await choose(dependencies, request);
   const { model } = held;
+  // Before anything else: a refusal has to cost next to nothing, or refusing is what the server is busy with.
+  using places = model.admit(request);
   const settings = { attributes: attributesOf(model), links: linksTo(model) };
-  const isRouted = choice.selector?.case === undefined;
-  const answer = await withSpan("classify", settings, () => answerWith(answering(dependencies, model, isRouted)));
+  const isRouted = request.selector?.case === undefined;
+  const answering = answeringModel(dependencies, { model, places, isRouted });
+  const answer = await withSpan("classify", settings, () => answerWith(answering));
   await noteFirstAnswer(model);
   return answer;
 }
@@ -82,22 +89,25 @@ function requireChampion({ log, live }: AnsweringDependencies["deployment"]): Lo
   throw new AppError("MODEL_NOT_READY", text, { details: { model: log.name } });
 }
 
-function answering(dependencies: AnsweringDependencies, model: LoadedModel, isRouted: boolean): AnsweringModel {
+interface Admitted {
+  readonly model: LoadedModel;
+  readonly places: Places<Uint8Array, Classification>;
+  /** Whether the request named no version. */
+  readonly isRouted: boolean;
+}
+
+function answeringModel(dependencies: AnsweringDependencies, { model, places, isRouted }: Admitted): AnsweringModel {
   const { version, manifest } = model;
   return {
     version,
     manifest,
-    async classify(decode, options) {
+    async classify(decode) {
       let pixels: Uint8Array = new Uint8Array();
       const keep = (decoded: Uint8Array) => {
         pixels = decoded;
         return decoded;
       };
-      const decodeAndKeep = () => {
-        const decoded = decode();
-        return decoded instanceof Promise ? decoded.then(keep) : keep(decoded);
-      };
-      const batched = await model.classify(decodeAndKeep, options);
+      const batched = await places.submit(() => once(decode(), keep));
       const predictionId = dependencies.answers.note(model, pixels, batched.output);
       if (isRouted) mirror(dependencies, { model, pixels, answer: batched.output });
       return { ...batched, output: { ...batched.output, predictionId } };
@@ -106,15 +116,21 @@ function answering(dependencies: AnsweringDependencies, model: LoadedModel, isRo
 }
 
 /** Decodes an image to the pixels that a model takes, uint8 [C, H, W]. */
-export async function decodeFor(
+export function decodeFor(
   { manifest }: Pick<AnsweringModel, "manifest">,
   image: Uint8Array,
-): Promise<Uint8Array> {
+): Promise<Uint8Array> | Uint8Array {
   const { height = 0, width = 0, channels = 0 } = manifest.input ?? {};
   const startedMs = performance.now();
-  const pixels = await decodeImage(image, { height, width, channels });
-  recordDecoding(performance.now() - startedMs);
-  return pixels;
+  return once(decodeImage(image, { height, width, channels }), (pixels) => {
+    recordDecoding(performance.now() - startedMs);
+    return pixels;
+  });
+}
+
+/** What becomes of a value that is there, or will be: one that is there waits for nothing. */
+function once<T>(value: Promise<T> | T, use: (value: T) => T): Promise<T> | T {
+  return value instanceof Promise ? value.then(use) : use(value);
 }
 
 function attributesOf({ version }: LoadedModel) {

@@ -1,26 +1,14 @@
 /**
- * Dynamic batching: items that come one by one are run together, because a network takes little longer for several than for
- * one. Knows nothing of images and models.
+ * Dynamic batching: items that come one by one are run together, because a network takes little longer for several than for one. An item
+ * is admitted, waits, is prepared, and is run in a batch with others. Knows nothing of images and models.
  */
-import { orAborted } from "../../lib/abort.ts";
+import { setMaxListeners } from "node:events";
+import { onAbort } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
-
-/** What may be changed while it runs. */
-export interface BatchSettings {
-  /** Items in a batch at most, at least 1. */
-  readonly maxBatchSize: number;
-  /**
-   * How long an item waits for others while a run could begin. 0 waits for nobody: batches then form of what has come in while the
-   * batch before was running, which costs no time at all.
-   */
-  readonly maxDelayMs: number;
-  /** Items that may wait or be prepared, at least 1; more are refused. */
-  readonly maxQueueLength: number;
-}
-
-/** The order in which items are taken; within a priority, in the order in which they came. */
-export const priorities = ["high", "normal", "low"] as const;
-export type Priority = (typeof priorities)[number];
+import { type AdmitOptions, createAdmissionCheck, type SubmitOptions } from "./admission.ts";
+import { type BatchSettings, checkedSettings } from "./batch-settings.ts";
+import { createPriorityQueue, type Priority } from "./priority-queue.ts";
+import { createServiceTimes } from "./service-times.ts";
 
 /** Why a batch began: it was full, its oldest item had waited long enough, or there was nothing to wait for. */
 export type DispatchReason = "full" | "delay" | "idle";
@@ -28,109 +16,186 @@ export type DispatchReason = "full" | "delay" | "idle";
 export interface Dispatch {
   readonly size: number;
   readonly reason: DispatchReason;
-  /** Of the item that has waited longest. */
+  /** Of the item that came first, from when it came. */
   readonly waitedMs: number;
+}
+
+export interface RunResult<Output> {
+  /** One for each input, in their order. */
+  readonly outputs: readonly Output[];
+  /** Of the run itself, without the waiting of the event loop for it. */
+  readonly durationMs: number;
 }
 
 export interface BatcherOptions<Input, Output> {
   readonly settings: BatchSettings;
-  /** Runs a batch: one output for each input, in their order. Batches run one after another. */
-  run(inputs: readonly Input[]): Promise<readonly Output[]>;
+  /** Items that are prepared at a time, at most; those that take no time do not count. Default 8. */
+  readonly maxPreparing?: number;
+  /** Runs a batch. Batches run one after another. */
+  run(inputs: readonly Input[]): Promise<RunResult<Output>>;
   onDispatch?(dispatch: Dispatch): void;
 }
 
-export interface SubmitOptions {
-  /** Ends the waiting: the item leaves the queue, or if it is being run, its output is dropped. Rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
-  /** Default normal. */
-  readonly priority?: Priority;
-}
+/** Gives what is run, at once or later. */
+export type Prepare<Input> = () => Promise<Input> | Input;
 
 export interface Batched<Output> {
   readonly output: Output;
-  /** From when the item was prepared to the beginning of its run. */
+  /** From when the item came to the beginning of its run, without its preparation. */
   readonly queuedMs: number;
+  /** How long its preparation took. */
+  readonly preparedMs: number;
   /** Items of the batch it was run in. */
   readonly batchSize: number;
 }
 
-export interface Batcher<Input, Output> {
+/** Places in the queue, held until items take them or this is disposed of. */
+export interface Places<Input, Output> extends Disposable {
   /**
-   * Prepares an item and runs it in some batch. Rejects with QUEUE_FULL, at once and before anything is prepared, if too many wait; with what
-   * `prepare` throws, or `run` for this very item, whatever becomes of the others in its batch.
+   * Puts an item into the queue. It is prepared when its turn is near, and run in some batch. Rejects with what `prepare` throws, or `run` for
+   * this very item, whatever becomes of the others in its batch.
    */
-  submit(prepare: () => Promise<Input> | Input, options?: SubmitOptions): Promise<Batched<Output>>;
+  submit(prepare: Prepare<Input>): Promise<Batched<Output>>;
+}
+
+export interface Batcher<Input, Output> {
+  /** Throws QUEUE_FULL if the items would wait for too long or too many wait; see {@link BatchSettings}. Never if nothing is ahead. */
+  admit(options?: AdmitOptions): Places<Input, Output>;
+  /** Admits and submits one item. */
+  submit(prepare: Prepare<Input>, options?: SubmitOptions): Promise<Batched<Output>>;
   /** What holds for every batch from now on. Setting what cannot be throws INVALID_REQUEST. */
   settings: BatchSettings;
-  /** Items that wait or are being prepared. */
+  /** Places that are held, and items that wait or are being prepared. */
   readonly queueLength: number;
 }
 
 interface Item<Input, Output> {
-  readonly input: Input;
+  readonly prepare: Prepare<Input>;
+  readonly priority: Priority;
   readonly signal: AbortSignal | undefined;
-  readonly readyMs: number;
+  readonly cameMs: number;
+  /** Undefined until it is prepared. */
+  prepared?: { readonly input: Input; readonly tookMs: number; readonly atMs: number };
   resolve(result: Batched<Output>): void;
   reject(reason: unknown): void;
 }
 
 export function createBatcher<Input, Output>(options: BatcherOptions<Input, Output>): Batcher<Input, Output> {
-  /** Sets keep their order and let go of an item anywhere in it. */
-  const queues = priorities.map(() => new Set<Item<Input, Output>>());
+  const { maxPreparing = 8 } = options;
+  const checkAdmission = createAdmissionCheck();
+  const times = createServiceTimes({ parallel: maxPreparing });
+  const waiting = createPriorityQueue<Item<Input, Output>>();
+  const ready = createPriorityQueue<Item<Input, Output>>();
   let settings = checkedSettings(options.settings);
-  let running = false;
+  let held = 0;
   let preparing = 0;
+  let running = 0;
   let timer: NodeJS.Timeout | undefined;
-  /** Of a batch, as a moving average: for how long a refused client should wait. */
-  let typicalMs = 1;
 
-  const waiting = (): number => queues.reduce((sum, { size }) => sum + size, 0);
-  const queueLength = (): number => waiting() + preparing;
+  const queueLength = (): number => held + waiting.size + preparing + ready.size;
+  const ahead = (priority: Priority): number => waiting.ahead(priority) + preparing + ready.ahead(priority) + running;
 
-  function refusal(): AppError {
-    const batches = Math.ceil(queueLength() / settings.maxBatchSize);
-    return new AppError("QUEUE_FULL", `${queueLength()} requests wait already; send this one again later`, {
-      details: { retryDelayMs: String(Math.max(10, Math.ceil(batches * typicalMs))) },
+  async function enqueue(
+    prepare: Prepare<Input>,
+    { signal, priority }: Pick<Item<Input, Output>, "signal" | "priority">,
+  ) {
+    signal?.throwIfAborted();
+    let stopListening = () => {};
+    const answered = new Promise<Batched<Output>>((resolve, reject) => {
+      const item: Item<Input, Output> = { prepare, priority, signal, cameMs: performance.now(), resolve, reject };
+      const leave = () => {
+        waiting.delete(item);
+        ready.delete(item);
+        reject(signal?.reason);
+      };
+      if (signal !== undefined) stopListening = onAbort(signal, leave);
+      waiting.add(item);
     });
+    advance();
+    return answered.finally(stopListening);
+  }
+
+  /** Does what can be done: prepares items, but not many more than the next batch takes, and begins that batch. */
+  function advance(): void {
+    prepareNext();
+    dispatch();
+    prepareNext();
+  }
+
+  function prepareNext(): void {
+    for (let next = waiting.peek(); next !== undefined; next = waiting.peek()) {
+      // Those of lower priority that are ready do not count: they will be run after it.
+      if (preparing >= maxPreparing || ready.ahead(next.priority) >= settings.maxBatchSize) return;
+      waiting.delete(next);
+      prepare(next);
+    }
+  }
+
+  function prepare(item: Item<Input, Output>): void {
+    const startedMs = performance.now();
+    const succeed = (input: Input): void => {
+      const atMs = performance.now();
+      item.prepared = { input, tookMs: atMs - startedMs, atMs };
+      if (!item.signal?.aborted) ready.add(item);
+    };
+    try {
+      const prepared = item.prepare();
+      // What is there at once was the event loop's work, and is counted there.
+      if (!(prepared instanceof Promise)) {
+        succeed(prepared);
+        return;
+      }
+      preparing++;
+      const done = () => {
+        preparing--;
+        times.notePrepared(performance.now() - startedMs);
+      };
+      void prepared.finally(done).then(succeed, item.reject).then(advance);
+    } catch (thrown) {
+      item.reject(thrown);
+    }
   }
 
   /** Begins a batch if there is cause to, or sees to it that somebody asks again when there will be. */
   function dispatch(): void {
-    if (running || waiting() === 0) return;
+    if (running > 0 || ready.size === 0) return;
     clearTimeout(timer);
-    const waitedMs = performance.now() - oldestMs(queues);
-    const reason = reasonToRun(waitedMs);
+    const nowMs = performance.now();
+    const readyForMs = nowMs - Math.min(...Array.from(ready, ({ prepared }) => prepared?.atMs ?? nowMs));
+    const reason = reasonToRun(readyForMs);
     if (reason === undefined) {
-      timer = setTimeout(dispatch, Math.ceil(settings.maxDelayMs - waitedMs));
+      timer = setTimeout(advance, Math.ceil(settings.maxDelayMs - readyForMs));
       return;
     }
-    const batch = take(queues, settings.maxBatchSize);
-    if (batch.length === 0) return;
+    const batch = ready.take(settings.maxBatchSize);
+    const waitedMs = nowMs - Math.min(...batch.map(({ cameMs }) => cameMs));
     options.onDispatch?.({ size: batch.length, reason, waitedMs });
-    running = true;
+    running = batch.length;
     void runBatch(batch).finally(() => {
-      running = false;
-      dispatch();
+      running = 0;
+      advance();
     });
   }
 
-  function reasonToRun(waitedMs: number): DispatchReason | undefined {
-    if (waiting() >= settings.maxBatchSize) return "full";
+  function reasonToRun(readyForMs: number): DispatchReason | undefined {
+    if (ready.size >= settings.maxBatchSize) return "full";
     if (settings.maxDelayMs === 0) return "idle";
-    return waitedMs >= settings.maxDelayMs ? "delay" : undefined;
+    return readyForMs >= settings.maxDelayMs ? "delay" : undefined;
   }
 
   async function runBatch(batch: readonly Item<Input, Output>[]): Promise<void> {
     const startedMs = performance.now();
     try {
-      const outputs = await options.run(batch.map(({ input }) => input));
+      const { outputs, durationMs } = await options.run(batch.map(({ prepared }) => prepared?.input as Input));
+      times.noteRun(batch.length, durationMs);
       if (outputs.length !== batch.length) {
         throw new AppError("INTERNAL", `a batch of ${batch.length} items had ${outputs.length} outputs`);
       }
-      for (const [index, { readyMs, resolve }] of batch.entries()) {
-        resolve({ output: outputs[index] as Output, queuedMs: startedMs - readyMs, batchSize: batch.length });
+      for (const [index, { cameMs, prepared, resolve }] of batch.entries()) {
+        const preparedMs = prepared?.tookMs ?? 0;
+        const queuedMs = startedMs - cameMs - preparedMs;
+        resolve({ output: outputs[index] as Output, queuedMs, preparedMs, batchSize: batch.length });
       }
-      typicalMs += (performance.now() - startedMs - typicalMs) / 8;
     } catch (error) {
       if (batch.length === 1) batch[0]?.reject(error);
       // One item may have spoilt it for all: each that is still wanted gets its own run, and its own error.
@@ -138,81 +203,48 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     }
   }
 
-  /** Holds a place in the queue until it is done, wanted or not: what nobody waits for any more is work all the same. */
-  function preparePlaced(prepare: () => Promise<Input> | Input): Promise<Input> | Input {
-    const prepared = prepare();
-    if (!(prepared instanceof Promise)) return prepared;
-    preparing++;
-    const done = () => {
-      preparing--;
+  function admit(admitOptions: AdmitOptions = {}): Places<Input, Output> {
+    const { count = 1, timeoutMs = Number.POSITIVE_INFINITY, priority = "normal", signal } = admitOptions;
+    // The images of a stream share a signal, and each listens: that is no leak.
+    if (signal !== undefined) setMaxListeners(0, signal);
+    const before = ahead(priority);
+    const crowd = {
+      queueLength: queueLength(),
+      ahead: before,
+      aheadInQueue: before - running,
+      waitMs: times.waitMs(before),
     };
-    prepared.then(done, done);
-    return prepared;
+    if (ahead("low") === 0) times.noteBegin();
+    checkAdmission({ count, timeoutMs }, crowd, settings);
+    let unused = count;
+    held += count;
+    const letGo = (places: number) => {
+      unused -= places;
+      held -= places;
+    };
+    return {
+      submit(prepare) {
+        letGo(Math.min(1, unused));
+        return enqueue(prepare, { signal, priority });
+      },
+      [Symbol.dispose]: () => letGo(unused),
+    };
   }
 
   return {
-    async submit(prepare, { signal, priority = "normal" } = {}) {
-      signal?.throwIfAborted();
-      if (queueLength() >= settings.maxQueueLength) throw refusal();
-      // What needs no preparation waits for nothing.
-      const prepared = preparePlaced(prepare);
-      const input = prepared instanceof Promise ? await orGone(prepared, signal) : prepared;
-      const queue = queues[priorities.indexOf(priority)];
-      let leave = () => {};
-      const batched = new Promise<Batched<Output>>((resolve, reject) => {
-        const item = { input, signal, readyMs: performance.now(), resolve, reject };
-        queue?.add(item);
-        leave = () => queue?.delete(item);
-      });
-      dispatch();
-      return orGone(batched, signal).finally(leave);
+    admit,
+    async submit(prepare, submitOptions) {
+      return admit(submitOptions).submit(prepare);
     },
     get settings() {
       return settings;
     },
     set settings(next) {
       settings = checkedSettings(next);
-      dispatch();
+      advance();
     },
     get queueLength() {
       return queueLength();
     },
   };
-}
-
-function checkedSettings(settings: BatchSettings): BatchSettings {
-  const { maxBatchSize, maxDelayMs, maxQueueLength } = settings;
-  const check = (field: keyof BatchSettings, valid: boolean, must: string): void => {
-    if (valid) return;
-    throw new AppError("INVALID_REQUEST", `${field} is ${settings[field]}, but must be ${must}`, {
-      details: { field },
-    });
-  };
-  check("maxBatchSize", Number.isInteger(maxBatchSize) && maxBatchSize > 0, "a whole number from 1");
-  check("maxDelayMs", Number.isFinite(maxDelayMs) && maxDelayMs >= 0, "a number from 0");
-  check("maxQueueLength", Number.isInteger(maxQueueLength) && maxQueueLength > 0, "a whole number from 1");
-  return settings;
-}
-
-function oldestMs<Input, Output>(queues: readonly ReadonlySet<Item<Input, Output>>[]): number {
-  const heads = queues.map((queue) => queue.values().next().value?.readyMs ?? Number.POSITIVE_INFINITY);
-  return Math.min(...heads);
-}
-
-/** The result, or the reason for which nobody waits for it any more. */
-function orGone<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  return signal === undefined ? work : orAborted(work, signal);
-}
-
-/** Takes up to so many items out of the queues. Those that nobody waits for any more are let go. */
-function take<Input, Output>(queues: readonly Set<Item<Input, Output>>[], count: number): Item<Input, Output>[] {
-  const taken: Item<Input, Output>[] = [];
-  for (const queue of queues) {
-    for (const item of queue) {
-      if (taken.length === count) return taken;
-      queue.delete(item);
-      if (!item.signal?.aborted) taken.push(item);
-    }
-  }
-  return taken;
 }

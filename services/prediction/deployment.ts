@@ -30,7 +30,7 @@ import {
 import { withRetries } from "../../lib/retry.ts";
 import { failSpan, withSpan } from "../../lib/telemetry/spans.ts";
 import { announce, type Outcome, toldBefore } from "./announcement.ts";
-import type { BatchSettings } from "./batcher.ts";
+import type { BatchSettings } from "./batch-settings.ts";
 import { createModelCache, type HeldModel, type ModelCache } from "./model-cache.ts";
 import { type LoadedModel, loadModel } from "./serving.ts";
 import { createWorkQueue } from "./work-queue.ts";

@@ -23,8 +23,15 @@ import {
 import { AppError } from "../../lib/errors.ts";
 import { answerInOrder } from "../../lib/rpc/answer-in-order.ts";
 import { statusFromError } from "../../lib/rpc/server-errors.ts";
-import { type AnsweringDependencies, type AnsweringModel, choose, decodeFor, withModel } from "./answering.ts";
-import type { Priority } from "./batcher.ts";
+import {
+  type AnsweringDependencies,
+  type AnsweringModel,
+  choose,
+  decodeFor,
+  type ModelRequest,
+  withModel,
+} from "./answering.ts";
+import type { Priority } from "./priority-queue.ts";
 import { servedModel } from "./served-models.ts";
 
 export interface PredictionDependencies extends AnsweringDependencies {
@@ -36,12 +43,12 @@ export interface PredictionDependencies extends AnsweringDependencies {
 export interface Prediction {
   /**
    * Classifies an image. IMAGE_UNREADABLE, IMAGE_TOO_LARGE or IMAGE_URL_REFUSED for bad input, DOWNLOAD_FAILED for a URL behind which there
-   * is nothing, MODEL_NOT_FOUND if the version that is named does not exist, QUEUE_FULL if too many wait; the signal's reason as soon as it
-   * aborts.
+   * is nothing, MODEL_NOT_FOUND if the version that is named does not exist, QUEUE_FULL if it would have to wait for too long; the signal's
+   * reason as soon as it aborts. `timeoutMs` is the time that is left until then, as far as it is known.
    */
-  predict(request: PredictRequest, signal: AbortSignal): Promise<PredictResponse>;
-  /** Classifies several images with one model. What is wrong with one of them is its result. */
-  predictBatch(request: PredictBatchRequest, signal: AbortSignal): Promise<PredictBatchResponse>;
+  predict(request: PredictRequest, signal: AbortSignal, timeoutMs?: number): Promise<PredictResponse>;
+  /** Classifies several images with one model. They are admitted together; what is wrong with one of them is its result. */
+  predictBatch(request: PredictBatchRequest, signal: AbortSignal, timeoutMs?: number): Promise<PredictBatchResponse>;
   /** Classifies images as they come, and answers in their order. What is wrong with one of them is its answer. */
   predictStream(
     requests: AsyncIterable<PredictStreamRequest>,
@@ -58,24 +65,26 @@ const streamAhead = 64;
 
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
   const { deployment, fetchImage } = dependencies;
-  const predict: Prediction["predict"] = (request, signal) => {
-    const { input, topK, priority, model: selected, routingKey } = request;
-    return withModel(dependencies, { selector: selected?.selector, routingKey }, async (model) => {
-      const settings = { topK, priority: priorityOf(priority), signal, fetchImage };
-      const classes = await classify(model, input, settings);
+  const predict: Prediction["predict"] = (request, signal, timeoutMs) => {
+    const { input, topK } = request;
+    return withModel(dependencies, modelRequest(request, signal, timeoutMs), async (model) => {
+      const classes = await classify(model, input, { topK, signal, fetchImage });
       return create(PredictResponseSchema, { ...classes, model: servedModel(model.version) });
     });
   };
   return {
     predict,
-    predictBatch: ({ images, topK, priority, model: selected, routingKey }, signal) =>
-      withModel(dependencies, { selector: selected?.selector, routingKey }, async (model) => {
-        const settings = { topK, priority: priorityOf(priority), signal, fetchImage };
+    predictBatch: (request, signal, timeoutMs) => {
+      const { images, topK } = request;
+      const asked = { ...modelRequest(request, signal, timeoutMs), count: images.length };
+      return withModel(dependencies, asked, async (model) => {
+        const settings = { topK, signal, fetchImage };
         const classified = images.map((value) => resultOf(classify(model, { case: "image", value }, settings)));
         const results = await Promise.all(classified);
         signal.throwIfAborted();
         return create(PredictBatchResponseSchema, { results, model: servedModel(model.version) });
-      }),
+      });
+    },
     predictStream: (requests, signal) =>
       answerInOrder(requests, streamAhead, async ({ request }) => {
         const result = await streamResultOf(request === undefined ? noRequest() : predict(request, signal));
@@ -93,21 +102,29 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
         ...(manifest.input && { input: manifest.input }),
       });
     },
-    updateBatching({ maxBatchSize, maxDelayMs, maxQueueLength }) {
+    updateBatching({ maxBatchSize, maxDelayMs, maxQueueLength, maxWaitMs }) {
       const before = deployment.batching;
       deployment.batching = {
         maxBatchSize: maxBatchSize ?? before.maxBatchSize,
         maxDelayMs: maxDelayMs ?? before.maxDelayMs,
         maxQueueLength: maxQueueLength ?? before.maxQueueLength,
+        maxWaitMs: maxWaitMs ?? before.maxWaitMs,
       };
       return create(UpdateBatchingResponseSchema, deployment.batching);
     },
   };
 }
 
+function modelRequest(
+  { model, routingKey, priority }: Pick<PredictRequest, "model" | "routingKey" | "priority">,
+  signal: AbortSignal,
+  timeoutMs = Number.POSITIVE_INFINITY,
+): ModelRequest {
+  return { selector: model?.selector, routingKey, priority: priorityOf(priority), signal, timeoutMs };
+}
+
 interface ClassifySettings extends Pick<PredictionDependencies, "fetchImage"> {
   readonly topK: number;
-  readonly priority: Priority;
   readonly signal: AbortSignal;
 }
 
@@ -121,19 +138,21 @@ interface ClassifiedImage {
 async function classify(
   model: AnsweringModel,
   input: PredictRequest["input"],
-  { topK, fetchImage, ...options }: ClassifySettings,
+  { topK, fetchImage, signal }: ClassifySettings,
 ): Promise<ClassifiedImage> {
-  let [fetchMs, decodeMs] = [0, 0];
-  const decode = async (): Promise<Uint8Array> => {
+  const startedMs = performance.now();
+  // Before it waits for its turn, which a slow host would take from others.
+  const fetched = input.case === "imageUrl" ? await fetchImage(input.value, signal) : undefined;
+  const fetchMs = fetched === undefined ? 0 : performance.now() - startedMs;
+  const {
+    output,
+    queuedMs: queueMs,
+    preparedMs: decodeMs,
+    batchSize,
+  } = await model.classify(() => {
     if (input.case === "pixels") return checkedPixels(model, input.value);
-    const startedMs = performance.now();
-    const image = input.case === "imageUrl" ? await fetchImage(input.value, options.signal) : input.value;
-    if (input.case === "imageUrl") fetchMs = performance.now() - startedMs;
-    const pixels = await decodeFor(model, image ?? new Uint8Array());
-    decodeMs = performance.now() - startedMs - fetchMs;
-    return pixels;
-  };
-  const { output, queuedMs: queueMs, batchSize } = await model.classify(decode, options);
+    return decodeFor(model, fetched ?? (input.case === "image" ? input.value : new Uint8Array()));
+  });
   const { probabilities, inferenceMs, predictionId } = output;
   return {
     predictions: ranked(probabilities, model.manifest.classes, topK),

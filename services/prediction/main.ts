@@ -5,6 +5,7 @@ import { championAlias, defaultModelName } from "../../lib/registry/model-log.ts
 import { runService, type ServiceContext, type ServiceParts } from "../../lib/service.ts";
 import { observeServing, type ServingState } from "../../lib/telemetry/serving-metrics.ts";
 import { createAnswerLog } from "./answer-log.ts";
+import { defaultMaxWaitMs } from "./batch-settings.ts";
 import { type Deployment, followAliases } from "./deployment.ts";
 import { createFeedback } from "./feedback.ts";
 import { createPrediction } from "./handlers.ts";
@@ -67,6 +68,14 @@ const settings = {
     .max(100_000)
     .default(512)
     .describe("the most images that wait or are decoded at the same time, 1 to 100000; more are refused"),
+  maxWaitMs: z.coerce
+    .number()
+    .min(0)
+    .max(60_000)
+    .default(defaultMaxWaitMs)
+    .describe(
+      "the most milliseconds that an image may have to wait for those ahead of it, 0 to 60000; others are refused, unless the next batch has room",
+    ),
   imageUrlHosts: z
     .string()
     .default("")
@@ -86,13 +95,13 @@ function buildPrediction({
   instanceId,
   setServing,
 }: ServiceContext<typeof settings>): ServiceParts {
-  const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength } = config;
+  const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength, maxWaitMs } = config;
   const deployment = followAliases({
     bus,
     artifacts,
     modelName,
     instanceId,
-    batching: { maxBatchSize, maxDelayMs, maxQueueLength },
+    batching: { maxBatchSize, maxDelayMs, maxQueueLength, maxWaitMs },
     cacheBytes: config.modelMemoryMb * 1024 ** 2,
     onServing: setServing,
   });

@@ -3,11 +3,13 @@ import type { ModelManifest, ModelVersion } from "../../gen/millrace/v1/model_pb
 import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { AppError } from "../../lib/errors.ts";
+import { decodeConcurrency } from "../../lib/images/decode-image.ts";
 import type { InferenceThreads, InferenceWorker } from "../../lib/nn/inference.ts";
 import { readModelManifest } from "../../lib/registry/model-manifest.ts";
 import { recordBatch, recordInference } from "../../lib/telemetry/serving-metrics.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
-import { type Batched, type BatchSettings, createBatcher, type SubmitOptions } from "./batcher.ts";
+import type { BatchSettings } from "./batch-settings.ts";
+import { type Batcher, createBatcher } from "./batcher.ts";
 
 /** What the network says of one image. */
 export interface Classification {
@@ -21,11 +23,13 @@ export interface Classification {
 export interface LoadedModel extends AsyncDisposable {
   readonly version: ModelVersion;
   readonly manifest: ModelManifest;
+  /** Takes places for images in the queue; QUEUE_FULL if they would wait for too long. */
+  readonly admit: Batcher<Uint8Array, Classification>["admit"];
   /**
-   * Classifies an image, in a batch with others that come at the same time. `decode` gives its pixels, uint8 [C, H, W], and is called only if
-   * there is room for one more.
+   * Classifies an image, in a batch with others that come at the same time. What it is given gives the pixels, uint8 [C, H, W], and is called
+   * only if the image is admitted, and not long before its batch.
    */
-  classify(decode: () => Promise<Uint8Array> | Uint8Array, options?: SubmitOptions): Promise<Batched<Classification>>;
+  readonly classify: Batcher<Uint8Array, Classification>["submit"];
   /** Images that wait or are being decoded. */
   readonly queueLength: number;
   /** How batches are formed from now on. */
@@ -74,14 +78,16 @@ export async function loadModel(version: ModelVersion, options: LoadOptions): Pr
     run: async (images: readonly Uint8Array[]) => {
       const { classifications, durationMs } = await runBatch(worker, images);
       recordInference(version, durationMs);
-      return classifications;
+      return { outputs: classifications, durationMs };
     },
+    maxPreparing: decodeConcurrency,
     onDispatch: recordBatch,
   });
   return {
     version,
     manifest,
     lost: worker.lost,
+    admit: batcher.admit,
     classify: batcher.submit,
     get queueLength() {
       return batcher.queueLength;
@@ -96,9 +102,10 @@ export async function loadModel(version: ModelVersion, options: LoadOptions): Pr
   };
 }
 
-/** A thread with its heap and ONNX Runtime's session, and the weights: in the file, as they were read, and packed for the processor. */
-const threadBytes = 48 * 1024 ** 2;
-const copiesOfWeights = 3;
+/** A thread with its heap and ONNX Runtime's session. */
+const threadBytes = 24 * 1024 ** 2;
+/** The weights in the file, as they were read, and packed for the processor, and room for a batch: with 6 no network of ours takes more. */
+const copiesOfWeights = 6;
 
 function memoryOf({ onnx }: ModelManifest): number {
   return threadBytes + copiesOfWeights * Number(onnx?.sizeBytes ?? 0n);

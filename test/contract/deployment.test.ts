@@ -14,7 +14,7 @@ import { storeModel } from "../helpers/served-model.ts";
 import { tempFolder } from "../helpers/temp-folder.ts";
 import { collectThreads } from "../helpers/threads.ts";
 
-const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
 
 const pixels = async () => new Uint8Array(16 * 16 * 3);
 const from = (id: string): ChangeOrigin => ({ runId: "", cause: { id, originTraceparent: "" } });

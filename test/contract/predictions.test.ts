@@ -18,7 +18,7 @@ import { startServing, type TestServing } from "../helpers/served-model.ts";
 import { createStack } from "../helpers/stack.ts";
 import { tempFolder } from "../helpers/temp-folder.ts";
 
-const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 2_000 };
+const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 2_000, maxWaitMs: 60_000 };
 const never = new AbortController().signal;
 const image = (value: number): Uint8Array => new Uint8Array(16 * 16 * 3).fill(value);
 

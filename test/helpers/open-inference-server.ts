@@ -16,7 +16,7 @@ export interface OpenInferenceServer extends ListeningServer {
 }
 
 export async function startOpenInference(t: TestContext): Promise<OpenInferenceServer> {
-  const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+  const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
   const serving = await startServing(await tempFolder(t), { batching, versions: 2 });
   const inference = createOpenInference(serving);
   const logger = createLogger({ service: "test", level: "silent" });

@@ -5,13 +5,17 @@ import { createImageFetcher } from "../../lib/images/image-url.ts";
 import { createLogger } from "../../lib/log.ts";
 import { createHealth } from "../../lib/rpc/health.ts";
 import { createRpcServer, type ListeningServer } from "../../lib/rpc/server.ts";
+import type { BatchSettings } from "../../services/prediction/batch-settings.ts";
 import { createPrediction } from "../../services/prediction/handlers.ts";
 import { predictionRoutes } from "../../services/prediction/routes.ts";
 import { startServing } from "./served-model.ts";
 import { tempFolder } from "./temp-folder.ts";
 
-export async function startPredictionService(t: Pick<TestContext, "after">): Promise<ListeningServer> {
-  const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+export async function startPredictionService(
+  t: Pick<TestContext, "after">,
+  changes: Partial<BatchSettings> = {},
+): Promise<ListeningServer> {
+  const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000, ...changes };
   const serving = await startServing(await tempFolder(t), { batching });
   const prediction = createPrediction({ ...serving, fetchImage: createImageFetcher([]) });
   const feedback = {

@@ -11,7 +11,7 @@ import { findNetwork } from "../../lib/nn/networks.ts";
 import { planFromLayersModel } from "../../lib/nn/plan.ts";
 import { championAlias, emptyModelLog, type ModelLog } from "../../lib/registry/model-log.ts";
 import type { AnsweringDependencies } from "../../services/prediction/answering.ts";
-import type { BatchSettings } from "../../services/prediction/batcher.ts";
+import type { BatchSettings } from "../../services/prediction/batch-settings.ts";
 import type { Deployment } from "../../services/prediction/deployment.ts";
 import { createModelCache, type HeldModel } from "../../services/prediction/model-cache.ts";
 import { createPredictionId } from "../../services/prediction/prediction-id.ts";

@@ -8,6 +8,7 @@ import { AppError } from "../../../lib/errors.ts";
 import { championAlias, requireVersion } from "../../../lib/registry/model-log.ts";
 import { version as serverVersion } from "../../../lib/version.ts";
 import { type AnsweringDependencies, type AnsweringModel, choose, decodeFor, withModel } from "../answering.ts";
+import type { Prepare } from "../batcher.ts";
 import type { Deployment } from "../deployment.ts";
 import type { LoadedModel } from "../serving.ts";
 import { mostProbable } from "../shadow.ts";
@@ -57,9 +58,9 @@ export interface OpenInference {
   metadata(name: string, version: string): Promise<ModelMetadata>;
   /**
    * Runs the version, which is loaded if need be. INVALID_REQUEST and the errors of images name what is wrong with which input; one bad image
-   * fails the request.
+   * fails the request. QUEUE_FULL if it would have to wait for too long; `timeoutMs` is the time until the signal aborts, if it is known.
    */
-  infer(request: InferRequest, signal: AbortSignal): Promise<InferResult>;
+  infer(request: InferRequest, signal: AbortSignal, timeoutMs?: number): Promise<InferResult>;
   readonly repository: Repository;
 }
 
@@ -78,11 +79,16 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
       using held = await choose(dependencies, { selector: selectorOf(version || championAlias) });
       return describe(held.model, deployment);
     },
-    infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, signal) => {
+    infer: async (
+      { modelName: name, modelVersion, inputs, outputs, routingKey },
+      signal,
+      timeoutMs = Number.POSITIVE_INFINITY,
+    ) => {
       checkName(name);
       const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
-      return withModel(dependencies, { selector, routingKey }, async (model) => {
-        const classified = await classifyAll(model, inputs, signal);
+      const request = { selector, routingKey, count: inputs[0]?.shape[0] ?? 1, signal, timeoutMs };
+      return withModel(dependencies, request, async (model) => {
+        const classified = await classifyAll(model, inputs);
         return {
           modelName: name,
           modelVersion: String(model.version.version),
@@ -118,11 +124,7 @@ function describe({ version, manifest }: LoadedModel, { log }: Pick<Deployment, 
 }
 
 /** Probabilities of each image. */
-async function classifyAll(
-  model: AnsweringModel,
-  inputs: readonly Tensor[],
-  signal: AbortSignal,
-): Promise<readonly Float32Array[]> {
+async function classifyAll(model: AnsweringModel, inputs: readonly Tensor[]): Promise<readonly Float32Array[]> {
   const [input] = inputs;
   if (input === undefined || inputs.length > 1) {
     const text = `the request has ${inputs.length} inputs; it must have one, "image" or "pixels"`;
@@ -131,13 +133,13 @@ async function classifyAll(
   const decoders = decodersOf(model, input);
   if (decoders.length === 0) throw badInput(input.name, "holds no image");
   const classified = await Promise.all(
-    decoders.map((decode, index) => model.classify(namingImage(input, index, decode), { signal })),
+    decoders.map((decode, index) => model.classify(namingImage(input, index, decode))),
   );
   return classified.map(({ output }) => output.probabilities);
 }
 
 /** How to come to the pixels of each image. */
-function decodersOf(model: AnsweringModel, input: Tensor): (() => Promise<Uint8Array> | Uint8Array)[] {
+function decodersOf(model: AnsweringModel, input: Tensor): Prepare<Uint8Array>[] {
   const { name, datatype } = input;
   if (name === "image") {
     if (datatype !== "BYTES") throw badInput(name, `must be of datatype BYTES, not ${datatype}`);
@@ -164,17 +166,21 @@ function bytesOf({ name, datatype, data }: Exclude<Tensor, { datatype: "BYTES" }
 }
 
 /** One of many images fails with its number. Pixels are checked before, and never do. */
-function namingImage(input: Tensor, index: number, decode: () => Promise<Uint8Array> | Uint8Array) {
-  return () => {
-    const decoded = decode();
-    if (!(decoded instanceof Promise)) return decoded;
-    return decoded.catch((thrown: unknown) => {
-      const { code, message, details } = AppError.from(thrown);
-      throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
-        details: { ...details, field: "inputs" },
-        cause: thrown,
-      });
+function namingImage(input: Tensor, index: number, decode: Prepare<Uint8Array>): Prepare<Uint8Array> {
+  const fail = (thrown: unknown): never => {
+    const { code, message, details } = AppError.from(thrown);
+    throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
+      details: { ...details, field: "inputs" },
+      cause: thrown,
     });
+  };
+  return () => {
+    try {
+      const decoded = decode();
+      return decoded instanceof Promise ? decoded.catch(fail) : decoded;
+    } catch (thrown) {
+      return fail(thrown);
+    }
   };
 }
 

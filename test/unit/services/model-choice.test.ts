@@ -8,7 +8,7 @@ import { eventually } from "../../helpers/bus.ts";
 import { type ServingOptions, startServing, type TestServing } from "../../helpers/served-model.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
 
-const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 1_000, maxWaitMs: 60_000 };
 const pixels = () => Promise.resolve(new Uint8Array(16 * 16 * 3).fill(100));
 
 async function start(t: TestContext, options: Partial<ServingOptions>): Promise<TestServing> {

@@ -16,12 +16,12 @@ import {
 } from "../../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { createImageFetcher } from "../../../lib/images/image-url.ts";
-import type { BatchSettings } from "../../../services/prediction/batcher.ts";
+import type { BatchSettings } from "../../../services/prediction/batch-settings.ts";
 import { createPrediction, type Prediction } from "../../../services/prediction/handlers.ts";
 import { type ServingOptions, startServing } from "../../helpers/served-model.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
 
-const defaults: BatchSettings = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+const defaults: BatchSettings = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
 const never = new AbortController().signal;
 
 async function startPrediction(
@@ -128,8 +128,8 @@ test("batching changes while it serves; what is not named stays", async (t) => {
   const prediction = await startPrediction(t);
   const update = (changes: Partial<BatchSettings>) =>
     prediction.updateBatching(create(UpdateBatchingRequestSchema, changes));
-  const { maxBatchSize, maxDelayMs, maxQueueLength } = update({ maxBatchSize: 1 });
-  assert.deepEqual({ maxBatchSize, maxDelayMs, maxQueueLength }, { ...defaults, maxBatchSize: 1 });
+  const { maxBatchSize, maxDelayMs, maxQueueLength, maxWaitMs } = update({ maxBatchSize: 1 });
+  assert.deepEqual({ maxBatchSize, maxDelayMs, maxQueueLength, maxWaitMs }, { ...defaults, maxBatchSize: 1 });
   const image = await picture(1);
   const answers = await Promise.all(Array.from({ length: 10 }, () => predict(prediction, image)));
   assert.ok(answers.every(({ timings }) => timings?.batchSize === 1));

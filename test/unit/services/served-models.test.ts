@@ -10,7 +10,7 @@ import { startOpenInference } from "../../helpers/open-inference-server.ts";
 import { startServing } from "../../helpers/served-model.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
 
-const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
 
 test("the list has every version with its aliases and its state, and whoever watches it hears of each change", async (t) => {
   const options = { batching, versions: 3, aliases: { canary: 2 }, shares: { canary: 0.1 } };

@@ -12,7 +12,7 @@ import { storeModel } from "../../helpers/served-model.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
 import { collectThreads } from "../../helpers/threads.ts";
 
-const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100 };
+const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
 
 /** The same version with a manifest that promises images of another size than the model takes. */
 async function storeMistaken(artifacts: ArtifactStore, version: ModelVersion): Promise<ModelVersion> {

@@ -1,0 +1,75 @@
+/**
+ * Who may come in. A server that takes everything answers nothing in time once more comes than it gets through: so it refuses what would wait
+ * too long, at once, while whoever asked can still go elsewhere or come again.
+ */
+import { AppError } from "../../lib/errors.ts";
+import type { Priority } from "./priority-queue.ts";
+
+export interface AdmissionLimits {
+  /** Items in a batch at most, at least 1. While fewer wait, nobody is refused for the wait: the next batch has room. */
+  readonly maxBatchSize: number;
+  /** Items that may wait or be prepared. */
+  readonly maxQueueLength: number;
+  /** The longest that an item may have to wait for those ahead of it, as far as that can be told when it comes. */
+  readonly maxWaitMs: number;
+}
+
+export interface SubmitOptions {
+  /** Ends the waiting: the item leaves the queue, or if it is being run, its output is dropped. Rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Default normal. */
+  readonly priority?: Priority;
+  /** Milliseconds until the signal will abort. Who would wait longer is refused. Default: nothing is known of it. */
+  readonly timeoutMs?: number;
+}
+
+export interface AdmitOptions extends SubmitOptions {
+  /** Items that come together. They are admitted or refused together, and do not count as ahead of each other. Default 1. */
+  readonly count?: number;
+}
+
+/** What an item finds that comes. */
+export interface Crowd {
+  /** Items that wait or are prepared, of any priority. */
+  readonly queueLength: number;
+  /** Items that will be answered first, those in the running batch among them. */
+  readonly ahead: number;
+  /** Of these, how many no batch has taken yet. */
+  readonly aheadInQueue: number;
+  /** How long they will take. */
+  readonly waitMs: number;
+}
+
+export type Newcomer = Required<Pick<AdmitOptions, "count" | "timeoutMs">>;
+
+/** Times to wait are rounded up to this, so that all who are refused at about the same time can be sent one answer. */
+const retryStepMs = 10;
+
+/**
+ * Throws QUEUE_FULL, with the time after which there will be room, if the newcomer would wait for too long or the queue become too long. Where
+ * nothing is ahead nobody is refused.
+ */
+export type AdmissionCheck = (newcomer: Newcomer, crowd: Crowd, limits: AdmissionLimits) => void;
+
+export function createAdmissionCheck(): AdmissionCheck {
+  let last: AppError | undefined;
+  /** The same error as before if it says the same: to make and encode one is a good part of what it costs to refuse. */
+  function refusal(reason: string, waitMs: number): AppError {
+    const message = `${reason}; send this request again later`;
+    const retryDelayMs = String(Math.max(1, Math.ceil(waitMs / retryStepMs)) * retryStepMs);
+    if (last?.message !== message || last.details.retryDelayMs !== retryDelayMs) {
+      last = new AppError("QUEUE_FULL", message, { details: { retryDelayMs } });
+    }
+    return last;
+  }
+  return ({ count, timeoutMs }, crowd, { maxBatchSize, maxQueueLength, maxWaitMs }) => {
+    const { queueLength, ahead, aheadInQueue, waitMs } = crowd;
+    if (queueLength > 0 && queueLength + count > maxQueueLength) {
+      throw refusal(`at most ${maxQueueLength} images may wait, and there are too many`, waitMs);
+    }
+    if (ahead === 0) return;
+    if (waitMs > maxWaitMs && aheadInQueue >= maxBatchSize)
+      throw refusal(`more images are ahead than can be answered within ${maxWaitMs} ms`, waitMs);
+    if (waitMs > timeoutMs) throw refusal("more images are ahead than can be answered before the deadline", waitMs);
+  };
+}
