@@ -5,11 +5,12 @@
  * plain binary message (streams, JSON, compressed requests) is left to connect-node.
  */
 import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
-import { create, type DescMethodUnary, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMethodUnary, fromBinary, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, createContextValues, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { encode } from "./encode.ts";
 import { inCall } from "./observe.ts";
 import { observeCall } from "./observed-call.ts";
 import type { StreamHandler } from "./port.ts";
@@ -80,9 +81,10 @@ async function serve(options: UnaryGrpcOptions, { method, implementation }: Unar
       options.check(method.input, request);
       return implementation(request, context);
     });
-    const bytes = toBinary(method.output, asMessage(method, answer));
+    const framed = encode(method.output, asMessage(method, answer), prefixBytes);
+    framed.writeUInt32BE(framed.length - prefixBytes, 1);
     call.succeed();
-    sendAnswer(stream, bytes, context);
+    sendAnswer(stream, framed, context);
   } catch (thrown) {
     sendError(stream, call.fail(thrown, ending.signal));
   } finally {
@@ -198,7 +200,7 @@ function incomplete(): ConnectError {
 
 function sendAnswer(
   stream: ServerHttp2Stream,
-  message: Uint8Array,
+  framed: Buffer,
   { sent }: { readonly sent: { header?: Headers; trailer?: Headers } },
 ): void {
   if (stream.destroyed || stream.closed) return;
@@ -207,13 +209,7 @@ function sendAnswer(
   stream.on("wantTrailers", () =>
     stream.sendTrailers({ ...Object.fromEntries(sent.trailer ?? []), "grpc-status": "0" }),
   );
-  const prefix = Buffer.alloc(prefixBytes);
-  prefix.writeUInt32BE(message.length, 1);
-  // Corked, both leave in one frame, and the message is not copied.
-  stream.cork();
-  stream.write(prefix);
-  stream.end(message);
-  stream.uncork();
+  stream.end(framed);
 }
 
 /** Trailers only: clients take headers as the point after which a call must not be tried again. */
