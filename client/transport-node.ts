@@ -67,38 +67,28 @@ export function createTransport(baseUrl: string): ClientTransport {
 
   return {
     rpcSystem: "grpc",
-    unary: (method, signal, timeoutMs, headers, input) =>
-      new Promise((resolve, reject) => {
-        const { path, serialize, deserialize } = wireOf(method, prefix);
-        const { metadata, options } = settingsOf(timeoutMs, headers);
-        const message = create(method.input, input);
-        const ends = { header: new Headers(), trailer: new Headers() };
-        const call = client.makeUnaryRequest(
-          path,
-          serialize,
-          deserialize,
-          message,
-          metadata,
-          options,
-          (error, answer) => {
-            ended();
-            if (answer === undefined) reject(failure(error, signal));
-            // The method that is asked for has the types of both messages.
-            else
-              resolve({
-                stream: false,
-                service: method.parent,
-                method,
-                ...ends,
-                message: answer,
-              } as UnaryResponse as never);
-          },
-        );
+    async unary(method, signal, timeoutMs, headers, input) {
+      if (closed) throw failure(undefined, signal);
+      const { path, serialize, deserialize } = wireOf(method, prefix);
+      const { metadata, options } = settingsOf(timeoutMs, headers);
+      const request = create(method.input, input);
+      const ends = { header: new Headers(), trailer: new Headers() };
+      const message = await new Promise<Message>((resolve, reject) => {
+        const done = (error: unknown, answer?: Message) => {
+          ended();
+          if (answer === undefined) reject(failure(error, signal));
+          else resolve(answer);
+        };
+        const call = client.makeUnaryRequest(path, serialize, deserialize, request, metadata, options, done);
         call.on("metadata", (received) => headersFromMetadata(received, ends.header));
         call.on("status", (status) => headersFromMetadata(status.metadata, ends.trailer));
         const ended = follow(call, signal);
-      }),
+      });
+      // The method that was asked for has the types of both messages.
+      return { stream: false, service: method.parent, method, ...ends, message } as UnaryResponse as never;
+    },
     async stream(method, signal, timeoutMs, headers, messages) {
+      if (closed) throw failure(undefined, signal);
       const { path, serialize, deserialize } = wireOf(method, prefix);
       const { metadata, options } = settingsOf(timeoutMs, headers);
       // On the wire the kinds of streams are alike.

@@ -23,6 +23,8 @@ export interface BackwardsWriter {
 }
 
 const firstSize = 16 * 1024;
+/** A buffer that one large message has needed is not kept for all that follow. */
+const maxKeptSize = 1024 * 1024;
 
 export function createBackwardsWriter(): BackwardsWriter {
   let bytes = Buffer.allocUnsafeSlow(firstSize);
@@ -57,6 +59,7 @@ export function createBackwardsWriter(): BackwardsWriter {
 
   return {
     reset() {
+      if (bytes.length > maxKeptSize) bytes = Buffer.allocUnsafeSlow(firstSize);
       start = bytes.length;
     },
     get length() {

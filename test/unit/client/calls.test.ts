@@ -103,6 +103,8 @@ test("closing the client ends the calls under way", async (t) => {
   await reached;
   millrace.close();
   assert.match(ConnectError.from(await failed).message, /the client was closed/);
+  const later = ConnectError.from(await rejection(millrace.predictions.getModel({})));
+  assert.deepEqual([later.code, later.rawMessage], [Code.FailedPrecondition, "the client was closed"]);
 });
 
 test("an address that cannot be reached is UNAVAILABLE, whatever the operating system says of it", async () => {
