@@ -16,6 +16,8 @@ import { createRepository, type Repository } from "./repository.ts";
 import { requireName, selectorOf } from "./selection.ts";
 import { badInput, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
 
+const outputNames: readonly string[] = ["probabilities", "label"];
+
 export interface InferRequest {
   readonly modelName: string;
   /** Number of a version, or an alias; empty for the champion, or for a share of the requests the canary. */
@@ -85,6 +87,7 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
       timeoutMs = Number.POSITIVE_INFINITY,
     ) => {
       checkName(name);
+      requireOutputs(outputs);
       const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
       const request = { selector, routingKey, count: inputs[0]?.shape[0] ?? 1, signal, timeoutMs };
       return withModel(dependencies, request, async (model) => {
@@ -194,12 +197,15 @@ function outputTensors(probabilities: readonly Float32Array[], classes: readonly
   ];
 }
 
+/** Before anything is classified. */
+function requireOutputs(names: readonly string[]): void {
+  const unknown = names.find((name) => !outputNames.includes(name));
+  if (unknown === undefined) return;
+  const text = `the model has no output "${unknown}", only ${outputNames.map((name) => `"${name}"`).join(" and ")}`;
+  throw new AppError("INVALID_REQUEST", text, { details: { field: "outputs" } });
+}
+
 function wantedOutputs(names: readonly string[], outputs: readonly Tensor[]): readonly Tensor[] {
   if (names.length === 0) return outputs;
-  return names.map((name) => {
-    const output = outputs.find((candidate) => candidate.name === name);
-    if (output !== undefined) return output;
-    const text = `the model has no output "${name}", only ${outputs.map((each) => `"${each.name}"`).join(" and ")}`;
-    throw new AppError("INVALID_REQUEST", text, { details: { field: "outputs" } });
-  });
+  return names.flatMap((name) => outputs.find((output) => output.name === name) ?? []);
 }
