@@ -21,6 +21,8 @@ export interface SubmitOptions {
   readonly priority?: Priority;
   /** Milliseconds until the signal will abort. Who would wait longer is refused. Default: nothing is known of it. */
   readonly timeoutMs?: number;
+  /** Whether it may wait for longer than maxWaitMs, as when whoever sends it sends no more meanwhile. Default false. */
+  readonly isPatient?: boolean;
 }
 
 export interface AdmitOptions extends SubmitOptions {
@@ -40,7 +42,7 @@ export interface Crowd {
   readonly waitMs: number;
 }
 
-export type Newcomer = Required<Pick<AdmitOptions, "count" | "timeoutMs">>;
+export type Newcomer = Required<Pick<AdmitOptions, "count" | "timeoutMs" | "isPatient">>;
 
 /** Times to wait are rounded up to this, so that all who are refused at about the same time can be sent one answer. */
 const retryStepMs = 10;
@@ -62,13 +64,14 @@ export function createAdmissionCheck(): AdmissionCheck {
     }
     return last;
   }
-  return ({ count, timeoutMs }, crowd, { maxBatchSize, maxQueueLength, maxWaitMs }) => {
+  return ({ count, timeoutMs, isPatient }, crowd, { maxBatchSize, maxQueueLength, maxWaitMs }) => {
     const { queueLength, ahead, aheadInQueue, waitMs } = crowd;
     if (queueLength > 0 && queueLength + count > maxQueueLength) {
       throw refusal(`at most ${maxQueueLength} images may wait, and there are too many`, waitMs);
     }
     if (ahead === 0) return;
-    if (waitMs > maxWaitMs && aheadInQueue >= maxBatchSize)
+    const isTooLong = waitMs > maxWaitMs && !isPatient;
+    if (isTooLong && aheadInQueue >= maxBatchSize)
       throw refusal(`more images are ahead than can be answered within ${maxWaitMs} ms`, waitMs);
     if (waitMs > timeoutMs) throw refusal("more images are ahead than can be answered before the deadline", waitMs);
   };

@@ -204,7 +204,8 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
   }
 
   function admit(admitOptions: AdmitOptions = {}): Places<Input, Output> {
-    const { count = 1, timeoutMs = Number.POSITIVE_INFINITY, priority = "normal", signal } = admitOptions;
+    const { count = 1, timeoutMs = Number.POSITIVE_INFINITY, isPatient = false } = admitOptions;
+    const { priority = "normal", signal } = admitOptions;
     // The images of a stream share a signal, and each listens: that is no leak.
     if (signal !== undefined) setMaxListeners(0, signal);
     const before = ahead(priority);
@@ -215,7 +216,7 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
       waitMs: times.waitMs(before),
     };
     if (ahead("low") === 0) times.noteBegin();
-    checkAdmission({ count, timeoutMs }, crowd, settings);
+    checkAdmission({ count, timeoutMs, isPatient }, crowd, settings);
     let unused = count;
     held += count;
     const letGo = (places: number) => {

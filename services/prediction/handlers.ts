@@ -65,15 +65,16 @@ const streamAhead = 64;
 
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
   const { deployment, fetchImage } = dependencies;
-  const predict: Prediction["predict"] = (request, signal, timeoutMs) => {
+  const answer = (request: PredictRequest, asked: CallRequest) => {
     const { input, topK } = request;
-    return withModel(dependencies, modelRequest(request, signal, timeoutMs), async (model) => {
+    const { signal } = asked;
+    return withModel(dependencies, asked, async (model) => {
       const classes = await classify(model, input, { topK, signal, fetchImage });
       return create(PredictResponseSchema, { ...classes, model: servedModel(model.version) });
     });
   };
   return {
-    predict,
+    predict: (request, signal, timeoutMs) => answer(request, modelRequest(request, signal, timeoutMs)),
     predictBatch: (request, signal, timeoutMs) => {
       const { images, topK } = request;
       const asked = { ...modelRequest(request, signal, timeoutMs), count: images.length };
@@ -87,7 +88,9 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
     },
     predictStream: (requests, signal) =>
       answerInOrder(requests, streamAhead, async ({ request }) => {
-        const result = await streamResultOf(request === undefined ? noRequest() : predict(request, signal));
+        // The client of a stream is slowed down, not refused.
+        const patient = (asked: PredictRequest) => ({ ...modelRequest(asked, signal), isPatient: true });
+        const result = await streamResultOf(request === undefined ? noRequest() : answer(request, patient(request)));
         signal.throwIfAborted();
         return create(PredictStreamResponseSchema, { result });
       }),
@@ -115,11 +118,13 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   };
 }
 
+type CallRequest = ModelRequest & { readonly signal: AbortSignal };
+
 function modelRequest(
   { model, routingKey, priority }: Pick<PredictRequest, "model" | "routingKey" | "priority">,
   signal: AbortSignal,
   timeoutMs = Number.POSITIVE_INFINITY,
-): ModelRequest {
+): CallRequest {
   return { selector: model?.selector, routingKey, priority: priorityOf(priority), signal, timeoutMs };
 }
 

@@ -154,6 +154,20 @@ test("nobody is refused for the wait while the next batch has room", async () =>
   assert.deepEqual(await Promise.all(admitted), [2, 4, 6, 8, 10]);
 });
 
+test("who is patient may wait for longer, as long as the queue has room", async () => {
+  const gated = gatedBatcher({ maxBatchSize: 1, maxWaitMs: 0, maxQueueLength: 3 });
+  const { batcher, letGo } = gated;
+  await serveAlone(gated, 500);
+  const patient = (input: number) => batcher.submit(() => input, { isPatient: true });
+  const admitted = [1, 2, 3, 4].map(patient);
+  assert.equal(await codeOf(patient(5)), "QUEUE_FULL");
+  for (let run = 0; run < 4; run++) await letGo();
+  assert.deepEqual(
+    (await Promise.all(admitted)).map(({ output }) => output),
+    [2, 4, 6, 8],
+  );
+});
+
 test("who has less time left than what is ahead will take is refused at once", async () => {
   const gated = gatedBatcher();
   const { batcher, letGo } = gated;
