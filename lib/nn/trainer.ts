@@ -99,7 +99,7 @@ async function runEpochs(run: Run): Promise<Outcome> {
   let [savedMs, toldMs, learningRate] = [performance.now(), performance.now(), 0];
 
   const elapsedMs = () => (checkpoint?.elapsedMs ?? 0) + performance.now() - run.startedMs;
-  const progressNow = () => progressAt({ step, steps, elapsedMs: elapsedMs(), maxMinutes });
+  const progressOf = (elapsedMs: number) => progressAt({ step, steps, elapsedMs, maxMinutes });
   const measures = () => {
     const leftMs = maxMinutes === 0 ? Number.POSITIVE_INFINITY : 60_000 * maxMinutes - elapsedMs();
     return measureEpoch(sums, { config, epoch: epochs.length + 1, learningRate, stepsLeft: steps - step, leftMs });
@@ -116,14 +116,15 @@ async function runEpochs(run: Run): Promise<Outcome> {
     const file = encodeCheckpoint({ ...position, tensors });
     listeners.onCheckpoint?.(file, { epochs: epochs.length, steps: sums.steps });
     savedMs = performance.now();
+    return progressOf(position.elapsedMs);
   };
 
   const loader = startLoader({ data, config, masks: trainer.masks, images: images.training, firstStep: step, steps });
   try {
     // The wait for the loader's thread says nothing about the rate of the steps.
     await loader.ready();
+    let progress = progressOf(elapsedMs());
     for (;;) {
-      let progress = progressNow();
       const position = { epochs, step, steps, progress };
       const end = sums.steps === 0 ? trainingEnd(config.patience, position) : undefined;
       if (end !== undefined) {
@@ -140,7 +141,7 @@ async function runEpochs(run: Run): Promise<Outcome> {
         const { loss, correct } = await trainer.step(await loader.next(), { step, learningRate });
         checkLoss(loss, { epoch: epochs.length + 1, step: sums.steps + 1 });
         step++;
-        progress = progressNow();
+        progress = progressOf(elapsedMs());
         averaging.update({ step: step - 1, progress });
         sums = addStep(sums, { loss, correct, durationMs: performance.now() - stepStartedMs });
         if (performance.now() - toldMs >= progressMs) {
@@ -166,7 +167,8 @@ async function runEpochs(run: Run): Promise<Outcome> {
       sums = noSums;
       if (config.keep === "best" && bestEpoch(epochs) === report.epoch) best = copyOf(averaging.weights());
       listeners.onEpoch?.(report);
-      save();
+      // By the time that the checkpoint says, so that the training ends here exactly if one that goes on from the checkpoint ends, too.
+      progress = save();
     }
   } finally {
     await loader.close();
