@@ -24,6 +24,7 @@ export const attributeTable = {
   "messaging.system": "Always nats; the older name of messaging.system.name, which dashboards still ask for.",
   "messaging.system.name": "Always nats.",
   "nodejs.eventloop.state": "What the event loop did: active or idle.",
+  "otel.metric.overflow": "Always true: the series of what is beyond the first 2,000 series of a metric.",
   "process.pid": "Process id (resource).",
   "process.runtime.name": "Always nodejs (resource).",
   "process.runtime.version": "Version of Node (resource).",

@@ -276,3 +276,15 @@ export const metricTable = {
 
 export type MetricTable = typeof metricTable;
 export type MetricName = keyof MetricTable;
+
+/** Metrics that are written when something happens. */
+export type RecordedMetric = {
+  [Name in MetricName]: MetricTable[Name]["kind"] extends `observable ${string}` ? never : Name;
+}[MetricName];
+/** Metrics whose values are asked for when they are collected. */
+export type ObservedMetric = Exclude<MetricName, RecordedMetric>;
+
+/** The names of those that are recorded. */
+export const recordedMetrics = (Object.keys(metricTable) as MetricName[]).filter(
+  (name): name is RecordedMetric => !metricTable[name].kind.startsWith("observable"),
+);

@@ -1,22 +1,26 @@
 import {
   type BatchObservableCallback,
-  type Counter,
-  type Gauge,
-  type Histogram,
   type Meter,
   type MeterProvider,
-  type MetricOptions,
   metrics,
   type Observable,
 } from "@opentelemetry/api";
-import { type MetricName, type MetricTable, metricTable } from "./metric-table.ts";
+import type { MetricSeries } from "./metric-series.ts";
+import {
+  type MetricName,
+  type MetricTable,
+  metricTable,
+  type ObservedMetric,
+  type RecordedMetric,
+} from "./metric-table.ts";
 
-/** Metrics that are written when something happens. */
-export type RecordedMetric = {
-  [Name in MetricName]: MetricTable[Name]["kind"] extends `observable ${string}` ? never : Name;
-}[MetricName];
-/** Metrics whose values are asked for when they are collected. */
-export type ObservedMetric = Exclude<MetricName, RecordedMetric>;
+/** Where recorded metrics are counted. */
+let series: MetricSeries | undefined;
+
+/** Counts what is recorded from now on in `target`; undefined ends that. For the start of telemetry. */
+export function recordMetricsIn(target: MetricSeries | undefined): void {
+  series = target;
+}
 
 type AttributesOf<Name extends MetricName> = MetricTable[Name]["attributes"][number];
 
@@ -37,9 +41,7 @@ export function recordMetric<Name extends RecordedMetric>(
   value: number,
   attributes: MetricAttributes<Name>,
 ): void {
-  const instrument = instrumentOf(name);
-  if ("add" in instrument) instrument.add(value, attributes);
-  else if ("record" in instrument) instrument.record(value, attributes);
+  series?.record(name, value, attributes);
 }
 
 /** Takes the values of observed metrics while they are collected. */
@@ -57,54 +59,38 @@ export function observeMetrics(
   names: readonly ObservedMetric[],
   ask: (observer: Observer) => void | Promise<void>,
 ): () => void {
-  const instruments = names.map((name) => instrumentOf(name) as Observable);
+  const observables = names.map(observableOf);
   const callback: BatchObservableCallback = (result) =>
-    ask({ observe: (name, value, attributes) => result.observe(instrumentOf(name) as Observable, value, attributes) });
+    ask({ observe: (name, value, attributes) => result.observe(observableOf(name), value, attributes) });
   const meter = meterOf(metrics.getMeterProvider());
-  meter.addBatchObservableCallback(callback, instruments);
-  return () => meter.removeBatchObservableCallback(callback, instruments);
+  meter.addBatchObservableCallback(callback, observables);
+  return () => meter.removeBatchObservableCallback(callback, observables);
 }
 
-type Instrument = Counter | Gauge | Histogram | Observable;
+/** Observed metrics by provider: one that is registered later gets its own. */
+const observables = new WeakMap<MeterProvider, Map<ObservedMetric, Observable>>();
 
-/**
- * Instruments by provider: looking one up costs less than asking the SDK for it again at each call, and a provider that
- * is registered later gets its own.
- */
-const instruments = new WeakMap<MeterProvider, Map<MetricName, Instrument>>();
-
-function instrumentOf(name: MetricName): Instrument {
+function observableOf(name: ObservedMetric): Observable {
   const provider = metrics.getMeterProvider();
-  const known = instruments.get(provider) ?? new Map<MetricName, Instrument>();
-  instruments.set(provider, known);
-  const instrument = known.get(name) ?? createInstrument(meterOf(provider), name);
-  known.set(name, instrument);
-  return instrument;
+  const known = observables.get(provider) ?? new Map<ObservedMetric, Observable>();
+  observables.set(provider, known);
+  const observable = known.get(name) ?? createObservable(meterOf(provider), name);
+  known.set(name, observable);
+  return observable;
 }
 
 function meterOf(provider: MeterProvider): Meter {
   return provider.getMeter("millrace");
 }
 
-function createInstrument(meter: Meter, name: MetricName): Instrument {
-  const metric = metricTable[name];
-  const options: MetricOptions = {
-    unit: metric.unit,
-    description: metric.description,
-    ...("buckets" in metric && { advice: { explicitBucketBoundaries: [...metric.buckets] } }),
-  };
-  switch (metric.kind) {
-    case "counter":
-      return meter.createCounter(name, options);
-    case "gauge":
-      return meter.createGauge(name, options);
-    case "histogram":
-      return meter.createHistogram(name, options);
+function createObservable(meter: Meter, name: ObservedMetric): Observable {
+  const { kind, unit, description } = metricTable[name];
+  switch (kind) {
     case "observable counter":
-      return meter.createObservableCounter(name, options);
+      return meter.createObservableCounter(name, { unit, description });
     case "observable gauge":
-      return meter.createObservableGauge(name, options);
+      return meter.createObservableGauge(name, { unit, description });
     case "observable up-down counter":
-      return meter.createObservableUpDownCounter(name, options);
+      return meter.createObservableUpDownCounter(name, { unit, description });
   }
 }

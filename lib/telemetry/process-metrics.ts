@@ -1,5 +1,6 @@
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
-import { type ObservedMetric, observeMetrics } from "./metrics.ts";
+import type { ObservedMetric } from "./metric-table.ts";
+import { observeMetrics } from "./metrics.ts";
 
 /** How often the delay of the event loop is sampled. A finer timer would cost more than what it measures. */
 const resolutionMs = 20;

@@ -7,6 +7,8 @@ import type { Logger } from "../log.ts";
 import type { AttributeName } from "./attributes.ts";
 import { createLogExporter, createMetricExporter, exportTimeoutMs } from "./exporters.ts";
 import { createLogRecordStream } from "./log-records.ts";
+import { createMetricSeries, type MetricSeries } from "./metric-series.ts";
+import { recordMetricsIn } from "./metrics.ts";
 import { observeProcess } from "./process-metrics.ts";
 import { createSpanProcessors } from "./span-processors.ts";
 
@@ -58,7 +60,8 @@ export interface Telemetry {
 export async function startTelemetry(options: TelemetryOptions): Promise<Telemetry> {
   const { service, version, instanceId = String(process.pid), logger } = options;
   diag.setLogger(warningsTo(logger), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
-  const prometheus = new PrometheusExporter({ preventServerStart: true });
+  const series = createMetricSeries();
+  const prometheus = new PrometheusExporter({ preventServerStart: true, metricProducers: [series] });
   const logProcessors = await createLogProcessors();
   const sdk = new NodeSDK({
     serviceName: service,
@@ -67,10 +70,11 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
     resourceDetectors: [resources.envDetector],
     spanProcessors: await createSpanProcessors({ ...options, instanceId }),
     spanLimits: attributeLimit(),
-    metricReaders: [prometheus, ...(await createMetricReaders())],
+    metricReaders: [prometheus, ...(await createMetricReaders(series))],
     logRecordProcessors: logProcessors,
   });
   sdk.start();
+  if (!isDisabled()) recordMetricsIn(series);
   const stopObserving = observeProcess();
   return {
     metricsText: () => textFrom(prometheus),
@@ -79,6 +83,7 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
       const stopped = sdk.shutdown().catch((error: unknown) => diag.warn("telemetry did not stop cleanly", error));
       await Promise.race([stopped, delay(flushTimeoutMs, undefined, { ref: false })]);
       stopObserving();
+      recordMetricsIn(undefined);
     },
   };
 }
@@ -103,12 +108,13 @@ function attributeLimit(): { attributeValueLengthLimit?: number } {
   return { attributeValueLengthLimit: maxAttributeLength };
 }
 
-async function createMetricReaders(): Promise<metrics.IMetricReader[]> {
+async function createMetricReaders(series: MetricSeries): Promise<metrics.IMetricReader[]> {
   const exporter = await createMetricExporter();
   if (exporter === undefined) return [];
   const exportIntervalMillis = Number(process.env.OTEL_METRIC_EXPORT_INTERVAL) || metricIntervalMs;
   const exportTimeoutMillis = Math.min(exportTimeoutMs, exportIntervalMillis);
-  return [new metrics.PeriodicExportingMetricReader({ exporter, exportIntervalMillis, exportTimeoutMillis })];
+  const schedule = { exportIntervalMillis, exportTimeoutMillis };
+  return [new metrics.PeriodicExportingMetricReader({ exporter, metricProducers: [series], ...schedule })];
 }
 
 async function createLogProcessors(): Promise<logs.LogRecordProcessor[]> {
@@ -122,11 +128,14 @@ async function createLogProcessors(): Promise<logs.LogRecordProcessor[]> {
 const serializer = new PrometheusSerializer(undefined, false, /^service\.name$/, false, true);
 
 async function textFrom(reader: PrometheusExporter): Promise<string> {
-  if (process.env.OTEL_SDK_DISABLED?.toLowerCase() === "true")
-    return "# OTEL_SDK_DISABLED is set: there are no metrics\n";
+  if (isDisabled()) return "# OTEL_SDK_DISABLED is set: there are no metrics\n";
   const { resourceMetrics, errors } = await reader.collect({ timeoutMillis: collectTimeoutMs });
   for (const error of errors) diag.warn("a metric could not be collected", error);
   return serializer.serialize(resourceMetrics);
+}
+
+function isDisabled(): boolean {
+  return process.env.OTEL_SDK_DISABLED?.toLowerCase() === "true";
 }
 
 /** OpenTelemetry reports each failed export; people need to hear of it once a minute. */

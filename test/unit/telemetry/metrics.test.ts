@@ -90,6 +90,33 @@ test("of a model with very many classes only the first hundred are counted by na
   assert.equal(Object.entries(counted).find(([labels]) => labels.includes("_OTHER"))?.[1], 900);
 });
 
+test("what is beyond the first 2,000 series of a metric is counted as one", async () => {
+  for (let version = 0; version < 2_010; version++) {
+    const attributes = {
+      "millrace.model.name": "m",
+      "millrace.model.version": version,
+      "millrace.feedback.correct": true,
+    };
+    recordMetric("millrace.serving.feedback", 1, attributes);
+  }
+  const counted = await series("millrace_serving_feedback_total");
+  assert.equal(Object.keys(counted).length, 2_001);
+  assert.equal(counted['otel_metric_overflow="true"'], 10);
+});
+
+test("attributes that change after a record, and another order of them, do not change its series", async () => {
+  const attributes = { "millrace.model.name": "first", "millrace.evaluation.promoted": true };
+  recordMetric("millrace.evaluation.decisions", 1, attributes);
+  attributes["millrace.model.name"] = "second";
+  recordMetric("millrace.evaluation.decisions", 1, {
+    "millrace.evaluation.promoted": true,
+    "millrace.model.name": "first",
+  });
+  const counted = await series("millrace_evaluation_decisions_total");
+  assert.equal(counted['millrace_model_name="first",millrace_evaluation_promoted="true"'], 2);
+  assert.ok(!Object.keys(counted).some((labels) => labels.includes("second")));
+});
+
 test("times of serving are told in seconds", async () => {
   recordDecoding(12);
   recordInference({ name: "m", version: 3 }, 250);
