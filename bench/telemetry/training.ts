@@ -1,6 +1,6 @@
 /**
  * What telemetry costs a training: training services that differ in nothing else train the same network on the same pictograms with the
- * same seed, by turns. Each has its own broker and artifacts, since what is stored already costs nothing to store. With telemetry
+ * same seed, at the same time, so that a slow moment of the machine meets all of them. Each has its own broker and artifacts, since what is stored already costs nothing to store. With telemetry
  * they have what `npm start` gives them, metrics and all traces in files. Epochs are short, so that there is much to tell for little
  * work. One of them is there twice: how far those two are apart is what the machine adds.
  *
@@ -122,9 +122,8 @@ async function measure(subjects: readonly Subject[]): Promise<Rows> {
   for (const { train } of subjects) await train(0);
   const rows = createRows();
   for (let round = 1; round <= rounds; round++) {
-    // In turns forwards and backwards: none is always first.
-    for (const { name, train } of round % 2 === 0 ? subjects : subjects.toReversed())
-      rows.add(name, await train(round));
+    const measures = await Promise.all(subjects.map(async ({ name, train }) => ({ name, figures: await train(round) })));
+    for (const { name, figures } of measures) rows.add(name, figures);
   }
   return rows;
 }

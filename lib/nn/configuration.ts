@@ -40,6 +40,16 @@ const optimizerSchema = z.discriminatedUnion("kind", [
     /** Default 0. */
     weightDecay: weightDecay.default(0),
   }),
+  z.strictObject({
+    kind: z.literal("muon"),
+    ...optimizerOptions,
+    /** Nesterov's. Default 0.6. */
+    momentum: share.default(0.6),
+    /** Factor of the learning rate of kernels that are not of convolutions, which SGD updates. Default 1. */
+    otherLearningRateFactor: z.number().positive().default(1),
+    /** Of those. Default 0. */
+    weightDecay: weightDecay.default(0),
+  }),
   z.strictObject({ kind: z.literal("adam"), ...adamOptions }),
   z.strictObject({
     kind: z.literal("adamw"),

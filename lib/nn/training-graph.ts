@@ -163,7 +163,7 @@ function addUpdates(
   );
   const clipping = clippingFactor(graph, parameters, config.gradientClipNorm);
   for (const { key, weight, gradient } of parameters) {
-    const { learningRateFactor, weightDecay } = parameterGroup(config, weight.role);
+    const { learningRateFactor, ...group } = parameterGroup(config, weight);
     const slots = optimizer.slots.map((slot) => [slot, state.slot(`${key}/${slot}`, weight.shape)] as const);
     const updated = optimizer.update(graph, {
       parameter: state.get(key),
@@ -171,7 +171,7 @@ function addUpdates(
       slots: Object.fromEntries(slots),
       scalars,
       learningRate: scale(graph, named(scalars, "learningRate"), learningRateFactor),
-      weightDecay,
+      ...group,
     });
     graph.output(`next/${key}`, updated.parameter);
     for (const [slot, value] of Object.entries(updated.slots)) graph.output(`next/${key}/${slot}`, value);

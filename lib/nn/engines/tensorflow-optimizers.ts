@@ -1,6 +1,8 @@
 /** The optimisers of `lib/nn/optimizers` as operations of TensorFlow.js: the same formulas, groups, clipping and state. */
 import type { OptimizerConfig } from "../configuration.ts";
 import { named } from "../named.ts";
+import { newtonSchulz, tinyNorm } from "../optimizers/muon.ts";
+import type { SgdOptions } from "../optimizers/sgd.ts";
 import { createOptimizer, parameterGroup } from "../optimizers.ts";
 import { core } from "../tensorflow.ts";
 import type { BoundWeight } from "./tensorflow-network.ts";
@@ -28,14 +30,14 @@ export function createTensorOptimizer(config: OptimizerConfig, bound: readonly B
       for (const { weight, variable, slots: current } of weights) {
         const gradient = gradients[variable.name];
         if (gradient === undefined) continue;
-        const { learningRateFactor, weightDecay } = parameterGroup(config, weight.role);
+        const { learningRateFactor, ...group } = parameterGroup(config, weight);
         const next = nextTensors(config, {
           parameter: variable,
           gradient: clipping === undefined ? gradient : core.mul(gradient, clipping),
           slots: current,
           scalars: scalars(step + 1, learningRate),
           learningRate: learningRate * learningRateFactor,
-          weightDecay,
+          ...group,
         });
         variable.assign(next.parameter);
         for (const [slot, tensor] of Object.entries(next.slots)) current[slot]?.assign(tensor);
@@ -53,6 +55,7 @@ interface TensorUpdate {
   readonly scalars: Readonly<Record<string, number>>;
   readonly learningRate: number;
   readonly weightDecay: number;
+  readonly orthogonal: boolean;
 }
 
 interface UpdatedTensors {
@@ -60,19 +63,47 @@ interface UpdatedTensors {
   readonly slots: Readonly<Record<string, core.Tensor>>;
 }
 
-type SgdConfig = Extract<OptimizerConfig, { kind: "sgd" }>;
-type AdamConfig = Exclude<OptimizerConfig, SgdConfig>;
+type AdamConfig = Extract<OptimizerConfig, { kind: "adam" | "adamw" }>;
 
 function nextTensors(config: OptimizerConfig, update: TensorUpdate): UpdatedTensors {
-  return config.kind === "sgd" ? nextBySgd(config, update) : nextByAdam(config, update);
+  switch (config.kind) {
+    case "sgd":
+      return nextByMomentum(config, update);
+    case "muon":
+      return nextByMomentum({ ...config, nesterov: true }, update);
+    case "adam":
+    case "adamw":
+      return nextByAdam(config, update);
+  }
 }
 
-function nextBySgd({ momentum, nesterov }: SgdConfig, update: TensorUpdate): UpdatedTensors {
-  const { gradient, slots } = update;
-  if (slots.velocity === undefined) return { parameter: stepped(update, gradient), slots: {} };
+/** SGD, and Muon where the steps are made orthogonal. */
+function nextByMomentum({ momentum, nesterov }: SgdOptions, update: TensorUpdate): UpdatedTensors {
+  const { gradient, slots, orthogonal } = update;
+  const step = (direction: core.Tensor) => (orthogonal ? turned(update, direction) : stepped(update, direction));
+  if (slots.velocity === undefined) return { parameter: step(gradient), slots: {} };
   const velocity = core.add(core.mul(slots.velocity, momentum), gradient);
   const direction = nesterov ? core.add(gradient, core.mul(velocity, momentum)) : velocity;
-  return { parameter: stepped(update, direction), slots: { velocity } };
+  return { parameter: step(direction), slots: { velocity } };
+}
+
+/** sqrt(filters) parameter / |parameter| - learningRate orthogonal(direction). The filters are the last axis here. */
+function turned({ parameter, learningRate }: TensorUpdate, direction: core.Tensor): core.Tensor {
+  const filters = direction.shape.at(-1) ?? 0;
+  const step = core.reshape(orthogonalized(core.reshape(direction, [-1, filters])), direction.shape);
+  const unit = core.div(parameter, core.add(core.norm(parameter), tinyNorm));
+  return core.sub(core.mul(unit, Math.sqrt(filters)), core.mul(step, learningRate));
+}
+
+function orthogonalized(matrix: core.Tensor): core.Tensor {
+  const { linear, cubic, quintic, iterations } = newtonSchulz;
+  let x = core.div(matrix, core.add(core.norm(matrix), tinyNorm));
+  for (let iteration = 0; iteration < iterations; iteration++) {
+    const gram = core.matMul(x, x, true, false);
+    const polynomial = core.add(core.mul(gram, cubic), core.mul(core.matMul(gram, gram), quintic));
+    x = core.add(core.mul(x, linear), core.matMul(x, polynomial));
+  }
+  return x;
 }
 
 function nextByAdam({ beta1, beta2, epsilon }: AdamConfig, update: TensorUpdate): UpdatedTensors {

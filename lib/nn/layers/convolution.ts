@@ -16,7 +16,8 @@ export const kernelAxes = [3, 2, 0, 1] as const;
 export const convolutionLayer: LayerDefinition = {
   weights(node) {
     const { useBias, kernelRegularizer } = readOptions(node, options);
-    const kernel = { name: "kernel", role: "weight", axes: kernelAxes, l2: kernelRegularizer } as const;
+    const role = { role: "weight", mixesChannels: true } as const;
+    const kernel = { name: "kernel", ...role, axes: kernelAxes, l2: kernelRegularizer };
     return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
   },
   flops(node) {

@@ -18,6 +18,8 @@ export interface WeightSpec {
   readonly role: WeightRole;
   /** Axis i of the ONNX layout is axis `axes[i]` of the Layers API's. Default: the same layout. */
   readonly axes?: readonly number[];
+  /** A linear map from all channels to all filters, [filters, ...]: what Muon makes orthogonal. Default false. */
+  readonly mixesChannels?: boolean;
   /** Factor of the sum of squares that the layer adds to the loss. Default 0. */
   readonly l2?: number;
 }

@@ -32,7 +32,7 @@ export const separableConvolutionLayer: LayerDefinition = {
     const { useBias, depthwiseRegularizer, pointwiseRegularizer } = readOptions(node, options);
     return [
       { name: "depthwise_kernel", role: "weight", axes: depthwiseAxes, l2: depthwiseRegularizer },
-      { name: "pointwise_kernel", role: "weight", axes: kernelAxes, l2: pointwiseRegularizer },
+      { name: "pointwise_kernel", role: "weight", mixesChannels: true, axes: kernelAxes, l2: pointwiseRegularizer },
       ...(useBias ? [{ name: "bias", role: "bias" } as const] : []),
     ];
   },

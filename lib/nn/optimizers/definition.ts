@@ -13,6 +13,8 @@ export interface ParameterUpdate {
   readonly learningRate: Value;
   /** Share of the parameter that the learning rate takes away; 0 where the group does not decay. */
   readonly weightDecay: number;
+  /** Whether Muon makes its steps orthogonal. */
+  readonly orthogonal: boolean;
 }
 
 export interface UpdatedParameter {

@@ -29,7 +29,7 @@ const configs = [
   ["sgd", "constant", "none"],
   ["adam", "step", "ema"],
   ["adamw", "cosine", "lookahead"],
-  ["sgd", "one-cycle", "none"],
+  ["muon", "one-cycle", "none"],
 ].map(([optimizer, schedule, average]) =>
   parseTrainingConfig({
     epochs: 1,

@@ -14,8 +14,9 @@ export interface ReferenceBatch {
 export function createReferenceTrainer(model: LayersModel, config: OptimizerConfig, normalization: Normalization) {
   const { learningRate, biasLearningRateFactor, gradientClipNorm } = config;
   const weightDecay = config.kind === "adam" ? 0 : config.weightDecay;
+  const kernelRate = learningRate * (config.kind === "muon" ? config.otherLearningRateFactor : 1);
   const [forKernels, forBiases] = [
-    createReferenceOptimizer(config, learningRate),
+    createReferenceOptimizer(config, kernelRate),
     createReferenceOptimizer(config, learningRate * biasLearningRateFactor),
   ];
   // Everything is read from the model itself: from our plan of it, whatever the plan got wrong would be wrong on both sides.
@@ -23,7 +24,10 @@ export function createReferenceTrainer(model: LayersModel, config: OptimizerConf
   const classes = Number(model.outputs[0]?.shape.at(-1));
   const variables = model.trainableWeights.map((weight) => weight.read() as core.Variable);
   const kernels = variables.filter((_, index) => model.trainableWeights[index]?.originalName.endsWith("kernel"));
-  const kernelNames = new Set(kernels.map(({ name }) => name));
+  const convolutions = kernels.filter((_, index) => config.kind === "muon" && isConvolution(kernels[index]));
+  const turnedNames = new Set(convolutions.map(({ name }) => name));
+  const kernelNames = new Set(kernels.map(({ name }) => name).filter((name) => !turnedNames.has(name)));
+  const turn = config.kind === "muon" ? createReferenceMuon(convolutions, config) : undefined;
   return ({ pixels, targets }: ReferenceBatch): number =>
     core.tidy(() => {
       const images = normalizedImages(pixels, { channels, height, width }, normalization);
@@ -35,17 +39,53 @@ export function createReferenceTrainer(model: LayersModel, config: OptimizerConf
           .calculateLosses()
           .reduce<core.Tensor>((loss, penalty) => core.add(loss, penalty), entropy) as core.Scalar;
       }, variables);
-      for (const kernel of kernels) kernel.assign(core.mul(kernel, 1 - learningRate * weightDecay));
+      for (const kernel of kernels) {
+        if (kernelNames.has(kernel.name)) kernel.assign(core.mul(kernel, 1 - kernelRate * weightDecay));
+      }
       const clipped = clipGradients(grads, gradientClipNorm);
+      turn?.(clipped);
       forKernels.applyGradients(pick(clipped, (name) => kernelNames.has(name)));
-      forBiases.applyGradients(pick(clipped, (name) => !kernelNames.has(name)));
+      forBiases.applyGradients(pick(clipped, (name) => !kernelNames.has(name) && !turnedNames.has(name)));
       return value.dataSync()[0] ?? Number.NaN;
     });
 }
 
 function createReferenceOptimizer(config: OptimizerConfig, learningRate: number): core.Optimizer {
   if (config.kind === "sgd") return core.train.momentum(learningRate, config.momentum, config.nesterov);
+  if (config.kind === "muon") return core.train.momentum(learningRate, config.momentum, true);
   return core.train.adam(learningRate, config.beta1, config.beta2, config.epsilon);
+}
+
+/** Kernels [height, width, channels, filters]; those of depthwise convolutions end in the multiplier. */
+function isConvolution(kernel: core.Variable | undefined): boolean {
+  return kernel?.rank === 4 && !kernel.name.includes("depthwise");
+}
+
+/** Muon as its authors write it: filters are rows, and X Xt X is made from the left. */
+function createReferenceMuon(
+  kernels: readonly core.Variable[],
+  { learningRate, momentum }: Extract<OptimizerConfig, { kind: "muon" }>,
+): (gradients: core.NamedTensorMap) => void {
+  const velocities = new Map(kernels.map(({ name, shape }) => [name, core.keep(core.zeros(shape))]));
+  return (gradients) => {
+    for (const kernel of kernels) {
+      const gradient = gradients[kernel.name] ?? core.zeros(kernel.shape);
+      const velocity = core.keep(core.add(core.mul(velocities.get(kernel.name) ?? 0, momentum), gradient));
+      velocities.set(kernel.name, velocity);
+      const rows = core.transpose(core.add(gradient, core.mul(velocity, momentum)), [3, 0, 1, 2]);
+      const [filters = 0] = rows.shape;
+      let x = core.reshape(rows, [filters, -1]);
+      x = core.div(x, core.norm(x));
+      for (let iteration = 0; iteration < 3; iteration++) {
+        const gram = core.matMul(x, core.transpose(x));
+        const cubic = core.matMul(gram, x);
+        x = core.addN([core.mul(x, 3.4445), core.mul(cubic, -4.775), core.mul(core.matMul(gram, cubic), 2.0315)]);
+      }
+      const step = core.transpose(core.reshape(x, rows.shape), [1, 2, 3, 0]);
+      const factor = core.div(Math.sqrt(filters), core.norm(kernel));
+      kernel.assign(core.sub(core.mul(kernel, factor), core.mul(step, learningRate)));
+    }
+  };
 }
 
 function clipGradients(gradients: core.NamedTensorMap, limit: number): core.NamedTensorMap {

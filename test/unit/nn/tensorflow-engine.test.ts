@@ -73,6 +73,10 @@ const optimizers: Readonly<Record<string, OptimizerConfig>> = {
     ...{ ...adam, kind: "adamw", weightDecay: 0.01 },
     ...{ biasLearningRateFactor: 8, gradientClipNorm: 1 },
   },
+  Muon: {
+    ...{ ...shared, kind: "muon", learningRate: 0.003, momentum: 0.6 },
+    ...{ otherLearningRateFactor: 0.1, weightDecay: 0.01 },
+  },
 };
 
 for (const [name, { backend, skip }] of Object.entries(backends)) {

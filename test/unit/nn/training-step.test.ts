@@ -39,6 +39,15 @@ const adamw = {
   epsilon: 1e-3,
   weightDecay: 0.01,
 } as const satisfies OptimizerConfig;
+const muon = {
+  kind: "muon",
+  learningRate: 0.02,
+  biasLearningRateFactor: 0.1,
+  otherLearningRateFactor: 0.05,
+  gradientClipNorm: 0,
+  momentum: 0.6,
+  weightDecay: 0.01,
+} as const satisfies OptimizerConfig;
 const { weightDecay: _, ...withoutDecay } = adamw;
 
 const input = { height: 8, width: 8, channels: 3, classes, seed };
@@ -55,6 +64,7 @@ const optimizers: Readonly<Record<string, OptimizerConfig>> = {
   "SGD with clipped gradients and faster biases": { ...sgd, gradientClipNorm: 0.5, biasLearningRateFactor: 3 },
   Adam: { ...withoutDecay, kind: "adam" },
   AdamW: adamw,
+  Muon: muon,
 };
 
 for (const [name, build] of Object.entries(subjects)) {
@@ -69,6 +79,9 @@ test("ten steps of a network with branches that join end at the weights of Tenso
 
 test("ten steps of separable convolutions with L2 regularisers end at the weights of TensorFlow.js", () =>
   assertSameTraining(() => separableNetwork(input), adamw));
+
+test("ten steps of separable convolutions by Muon, whose depthwise kernels SGD updates, end at the weights of TensorFlow.js", () =>
+  assertSameTraining(() => separableNetwork(input), muon));
 
 test("images that weigh more move the weights more, as in TensorFlow.js", () =>
   assertSameTraining(() => small.build(input), sgd, { weights: [0.5, 1, 3, 0.25] }));
