@@ -23,6 +23,8 @@ const parameters = z
     binary_data: z.boolean().optional(),
     binary_data_output: z.boolean().optional(),
     routing_key: z.union([z.string(), z.number()]).optional(),
+    /** Microseconds, as Triton's clients send it; a day at most. */
+    timeout: z.number().positive().max(86_400_000_000).optional(),
   })
   .default({});
 

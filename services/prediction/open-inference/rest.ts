@@ -2,7 +2,7 @@
  * The Open Inference Protocol over HTTP with JSON, and with the extension for tensors in binary
  * (https://github.com/kserve/open-inference-protocol, https://github.com/triton-inference-server/server, docs/protocol).
  */
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { GRPCInferenceService } from "../../../gen/inference/open_inference_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { Logger } from "../../../lib/log.ts";
@@ -35,12 +35,15 @@ const httpStatuses: Readonly<Partial<Record<Code, number>>> = {
   [Code.Unavailable]: 503,
 };
 
+/** Time for an inference whose request names none, as for calls over gRPC. */
+const defaultTimeoutMs = 60_000;
+
 /** Serves the paths below /v2; 404 for all others. Errors are `{"error": "..."}`. */
 export function createOpenInferenceRest(inference: OpenInference, logger: Logger): HttpHandler {
   return (request, response) => {
-    const leaving = new AbortController();
-    response.once("close", () => leaving.abort(new AppError("CANCELLED", "the client went away")));
-    void answer(request, { inference, logger, signal: leaving.signal }).then((reply) => {
+    const ending = new AbortController();
+    response.once("close", () => ending.abort(new AppError("CANCELLED", "the client went away")));
+    void answer(request, { inference, logger, ending }).then((reply) => {
       if (!response.headersSent && !response.destroyed) send(response, reply);
     });
   };
@@ -49,12 +52,14 @@ export function createOpenInferenceRest(inference: OpenInference, logger: Logger
 interface Answering {
   readonly inference: OpenInference;
   readonly logger: Logger;
-  readonly signal: AbortSignal;
+  /** Aborts when the client has gone or the time is up. */
+  readonly ending: AbortController;
 }
 
 /** Never rejects: what goes wrong is in the reply. */
 async function answer(request: HttpRequest, answering: Answering): Promise<Reply> {
-  const { inference, logger, signal } = answering;
+  const { inference, logger, ending } = answering;
+  const { signal } = ending;
   try {
     const [path = ""] = (request.url ?? "").split("?", 1);
     const route = routeOf(request.method ?? "", path);
@@ -108,7 +113,7 @@ async function askRepository({ action, name }: Route, request: HttpRequest, repo
 async function infer(
   { name: modelName, version: modelVersion }: Route,
   { json, binary }: Body,
-  { inference, signal }: Answering,
+  { inference, ending }: Answering,
 ): Promise<Reply> {
   const { id, inputs, outputs, parameters } = parse(json, requestSchema);
   const wanted = {
@@ -118,7 +123,10 @@ async function infer(
     outputs: outputs.map(({ name }) => name),
     routingKey: String(parameters.routing_key ?? ""),
   };
-  const result = await inference.infer(wanted, signal);
+  const timeoutMs = parameters.timeout === undefined ? defaultTimeoutMs : parameters.timeout / 1_000;
+  const expire = () => ending.abort(new ConnectError(`the ${timeoutMs} ms for it are over`, Code.DeadlineExceeded));
+  const timer = setTimeout(expire, timeoutMs);
+  const result = await inference.infer(wanted, ending.signal, timeoutMs).finally(() => clearTimeout(timer));
   const isBinary = ({ name }: Tensor): boolean =>
     outputs.find((output) => output.name === name)?.parameters.binary_data ?? parameters.binary_data_output ?? false;
   const head = { model_name: result.modelName, model_version: result.modelVersion, ...(id !== undefined && { id }) };

@@ -1,0 +1,150 @@
+/** What the Open Inference Protocol refuses, over gRPC and over REST alike. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Code, ConnectError } from "@connectrpc/connect";
+import sharp from "sharp";
+import { reasonOf } from "../../../client/client.ts";
+import { startOpenInference } from "../../helpers/open-inference-server.ts";
+import { grpcClient, type InferInit, inferOverGrpc, input, pixels, post, shape } from "./open-inference-fixture.ts";
+
+const hasReason = (reason: string) => (thrown: unknown) => reasonOf(thrown) === reason;
+
+const one = [1, 3, 16, 16];
+const onePixels = [...pixels.slice(0, 768)];
+/** What both wires refuse, and what the message must say. */
+const refused: Readonly<Record<string, { inputs: [string, string, readonly number[], unknown[]][]; message: RegExp }>> =
+  {
+    "no input": { inputs: [], message: /0 inputs; it must have one/ },
+    "two inputs": {
+      inputs: [
+        ["pixels", "UINT8", one, onePixels],
+        ["pixels", "UINT8", one, onePixels],
+      ],
+      message: /2 inputs; it must have one/,
+    },
+    "an input of another name": { inputs: [["x", "UINT8", one, onePixels]], message: /"x" is none of the model's/ },
+    "a datatype that is not taken": {
+      inputs: [["pixels", "FP64", one, []]],
+      message: /datatype FP64; these are taken/,
+    },
+    "pixels of another shape": {
+      inputs: [["pixels", "UINT8", [1, 16, 16, 3], onePixels]],
+      message: /must have the shape \[n, 3, 16, 16\], not \[1, 16, 16, 3\]/,
+    },
+    "fewer elements than the shape says": {
+      inputs: [["pixels", "UINT8", one, [1, 2]]],
+      message: /has 2 elements, but .* needs 768/,
+    },
+    "a shape with a negative length": {
+      inputs: [["pixels", "UINT8", [-1, 3, 16, 16], onePixels]],
+      message: /is none$/,
+    },
+    "no image at all": { inputs: [["pixels", "UINT8", [0, 3, 16, 16], []]], message: /holds no image/ },
+    "a float above 255": {
+      inputs: [["pixels", "FP32", one, onePixels.with(5, 256)]],
+      message: /256 as element 5; pixels are from 0 to 255/,
+    },
+    "bytes that are no image": {
+      inputs: [["image", "BYTES", [1], ["bm90aGluZw=="]]],
+      message: /image 0 of input "image": /,
+    },
+  };
+
+function grpcInput([name, datatype, lengths, data]: [string, string, readonly number[], unknown[]]) {
+  const contents: Readonly<Record<string, object>> = {
+    UINT8: { uintContents: data },
+    FP32: { fp32Contents: data },
+    BYTES: { bytesContents: data.map((text) => Buffer.from(String(text), "base64")) },
+  };
+  return input(name, datatype, lengths, contents[datatype] ?? {});
+}
+
+for (const [name, { inputs, message }] of Object.entries(refused)) {
+  test(`${name} is refused over both wires with a message that says so`, async (t) => {
+    const server = await startOpenInference(t);
+    const call = grpcClient(t, server).modelInfer({ modelName: "test", inputs: inputs.map(grpcInput) });
+    await assert.rejects(call, (thrown) => {
+      const error = ConnectError.from(thrown);
+      assert.equal(error.code, Code.InvalidArgument);
+      assert.match(error.rawMessage, message);
+      // What grpc-js alone would show.
+      assert.match(String(error.cause), message);
+      return true;
+    });
+    const json = inputs.map(([name, datatype, shape, data]) => ({ name, datatype, shape, data }));
+    const { status, body } = await post(server, JSON.stringify({ inputs: json }));
+    assert.equal(status, 400);
+    assert.match(body.error ?? "", message);
+  });
+}
+
+test("raw contents must be there for every input, and alone", async (t) => {
+  const client = grpcClient(t, await startOpenInference(t));
+  const wrong: InferInit[] = [
+    { inputs: [input("pixels", "UINT8", shape)], rawInputContents: [pixels, pixels] },
+    { inputs: [input("pixels", "UINT8", shape, { uintContents: [1] })], rawInputContents: [pixels] },
+    { inputs: [input("pixels", "FP32", shape)], rawInputContents: [pixels.subarray(1)] },
+    { inputs: [input("image", "BYTES", [1])], rawInputContents: [Uint8Array.of(9, 0, 0, 0, 1)] },
+    { inputs: [input("image", "BYTES", [1])], rawInputContents: [Uint8Array.of(9)] },
+    { inputs: [input("pixels", "UINT8", one, { uintContents: onePixels.with(0, 256) })] },
+  ];
+  for (const request of wrong) await assert.rejects(inferOverGrpc(client, request), hasReason("INVALID_REQUEST"));
+});
+
+test("what is no request is refused over REST", async (t) => {
+  const server = await startOpenInference(t);
+  const bodies: [string, Record<string, string>, RegExp][] = [
+    ["{", {}, /no JSON/],
+    ['{"inputs":1}', {}, /^inputs: /],
+    ['{"inputs":[]}', { "inference-header-content-length": "99" }, /is 99, the request has 13 bytes/],
+    ['{"inputs":[]}', { "content-encoding": "gzip" }, /content-encoding gzip is not taken/],
+    ['{"inputs":[]}xy', { "inference-header-content-length": "13" }, /2 bytes in binary that belong to no input/],
+  ];
+  for (const [body, headers, message] of bodies) {
+    const reply = await post(server, body, headers);
+    assert.equal(reply.status, 400);
+    assert.match(reply.body.error ?? "", message);
+  }
+});
+
+test("another model, another version and another path are not found", async (t) => {
+  const server = await startOpenInference(t);
+  const client = grpcClient(t, server);
+  const inputs = [input("pixels", "UINT8", shape)];
+  const rawInputContents = [pixels];
+  for (const other of [{ modelName: "other" }, { modelName: "test", modelVersion: "3" }]) {
+    await assert.rejects(client.modelInfer({ ...other, inputs, rawInputContents }), hasReason("MODEL_NOT_FOUND"));
+  }
+  await assert.rejects(client.modelMetadata({ name: "other" }), hasReason("MODEL_NOT_FOUND"));
+  const statusOf = async (path: string) => (await fetch(server.url + path)).status;
+  const paths = [
+    "/v2/models/other",
+    "/v2/models/test/versions/3",
+    "/v2/models/test/versions/none",
+    "/v2/models/test/stop",
+    "/v2/models/%",
+    "/v2/x",
+    "/elsewhere",
+  ];
+  assert.deepEqual(
+    await Promise.all(paths.map(statusOf)),
+    paths.map(() => 404),
+  );
+});
+
+test("an inference that takes longer than its request allows is answered in time, and harms no other", async (t) => {
+  const server = await startOpenInference(t);
+  // Takes far longer to decode than the millisecond that it has.
+  const create = { width: 4_000, height: 4_000, channels: 3, background: "white" } as const;
+  const image = await sharp({ create }).png().toBuffer();
+  const inputs = [{ name: "image", datatype: "BYTES", shape: [1], data: [image.toString("base64")] }];
+  const late = await post(server, JSON.stringify({ inputs, parameters: { timeout: 1_000 } }));
+  assert.deepEqual([late.status, late.body.error], [504, "the 1 ms for it are over"]);
+  const { status } = await post(server, JSON.stringify({ inputs, parameters: { timeout: 60_000_000 } }));
+  assert.equal(status, 200);
+  for (const timeout of [0, -1, "soon"]) {
+    const refusal = await post(server, JSON.stringify({ inputs, parameters: { timeout } }));
+    assert.equal(refusal.status, 400);
+    assert.match(refusal.body.error ?? "", /timeout/);
+  }
+});
