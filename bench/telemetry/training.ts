@@ -122,7 +122,9 @@ async function measure(subjects: readonly Subject[]): Promise<Rows> {
   for (const { train } of subjects) await train(0);
   const rows = createRows();
   for (let round = 1; round <= rounds; round++) {
-    const measures = await Promise.all(subjects.map(async ({ name, train }) => ({ name, figures: await train(round) })));
+    const measures = await Promise.all(
+      subjects.map(async ({ name, train }) => ({ name, figures: await train(round) })),
+    );
     for (const { name, figures } of measures) rows.add(name, figures);
   }
   return rows;
