@@ -19,11 +19,11 @@ const latestNapi = 8;
 /** The first major version of Node without `util.isNullOrUndefined` and `util.isArray`, which tfjs-node calls. */
 const firstUnfitNode = 23;
 
-/** `@tensorflow/tfjs-node` as a module at `from` finds it. Nothing of it is loaded before `check` or `load`. */
-export function nativeBackend(from: string = import.meta.url): TensorBackend {
+/** `@tensorflow/tfjs-node` as a module at `from` finds it, in this version of Node. Nothing of it is loaded before `check` or `load`. */
+export function nativeBackend(from: string = import.meta.url, node: string = process.versions.node): TensorBackend {
   const require = createRequire(from);
   const check = (): void => {
-    checkNode(process.versions.node);
+    checkNode(node);
     // Loading it is the only sure test: an addon that is there may still lack libtensorflow.
     requireAddon(require);
   };

@@ -130,8 +130,8 @@ test("a trainer that is released leaves no tensor behind", async () => {
 });
 
 test("a missing native library is one sentence that says how to get it", () => {
-  const elsewhere = nativeBackend(path.join(import.meta.dirname, "no", "such", "package.json"));
-  const nowhere = nativeBackend("/no/such/folder/package.json");
+  const elsewhere = nativeBackend(path.join(import.meta.dirname, "no", "such", "package.json"), "20.19.0");
+  const nowhere = nativeBackend("/no/such/folder/package.json", "20.19.0");
   for (const backend of [nowhere, ...(reasonToSkip(elsewhere) ? [elsewhere] : [])]) {
     assert.throws(
       () => backend.check(),
