@@ -1,8 +1,8 @@
 /**
  * What telemetry costs a training: training services that differ in nothing else train the same network on the same pictograms with the
- * same seed, at the same time, so that a slow moment of the machine meets all of them. Each has its own broker and artifacts, since what is stored already costs nothing to store. With telemetry
- * they have what `npm start` gives them, metrics and all traces in files. Epochs are short, so that there is much to tell for little
- * work. One of them is there twice: how far those two are apart is what the machine adds.
+ * same seed, at the same time, so that a slow moment of the machine meets all of them. Each has its own broker and artifacts, since
+ * what is stored already costs nothing to store. With telemetry they have what `npm start` gives them, metrics and all traces in
+ * files. Epochs are short, so that there is much to tell for little work. One of them is there twice: how far those two are apart is what the machine adds.
  *
  *     node --import tsx bench/telemetry/training.ts [--rounds 15] [--epochs 8] [--limit 100] [--network small]
  *

@@ -16,8 +16,13 @@ export const kernelAxes = [3, 2, 0, 1] as const;
 export const convolutionLayer: LayerDefinition = {
   weights(node) {
     const { useBias, kernelRegularizer } = readOptions(node, options);
-    const role = { role: "weight", mixesChannels: true } as const;
-    const kernel = { name: "kernel", ...role, axes: kernelAxes, l2: kernelRegularizer };
+    const kernel = {
+      name: "kernel",
+      role: "weight",
+      axes: kernelAxes,
+      mixesChannels: true,
+      l2: kernelRegularizer,
+    } as const;
     return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
   },
   flops(node) {

@@ -124,7 +124,8 @@ async function infer(
     routingKey: String(parameters.routing_key ?? ""),
   };
   const timeoutMs = parameters.timeout === undefined ? defaultTimeoutMs : parameters.timeout / 1_000;
-  const expire = () => ending.abort(new ConnectError(`the ${timeoutMs} ms for it are over`, Code.DeadlineExceeded));
+  const late = `the inference of ${modelName} was not done in ${timeoutMs} ms; allow it more by the parameter timeout, in microseconds`;
+  const expire = () => ending.abort(new ConnectError(late, Code.DeadlineExceeded));
   const timer = setTimeout(expire, timeoutMs);
   const result = await inference.infer(wanted, ending.signal, timeoutMs).finally(() => clearTimeout(timer));
   const isBinary = ({ name }: Tensor): boolean =>

@@ -24,7 +24,7 @@ export function createReferenceTrainer(model: LayersModel, config: OptimizerConf
   const classes = Number(model.outputs[0]?.shape.at(-1));
   const variables = model.trainableWeights.map((weight) => weight.read() as core.Variable);
   const kernels = variables.filter((_, index) => model.trainableWeights[index]?.originalName.endsWith("kernel"));
-  const convolutions = kernels.filter((_, index) => config.kind === "muon" && isConvolution(kernels[index]));
+  const convolutions = kernels.filter((kernel) => config.kind === "muon" && isConvolution(kernel));
   const turnedNames = new Set(convolutions.map(({ name }) => name));
   const kernelNames = new Set(kernels.map(({ name }) => name).filter((name) => !turnedNames.has(name)));
   const turn = config.kind === "muon" ? createReferenceMuon(convolutions, config) : undefined;
@@ -57,8 +57,8 @@ function createReferenceOptimizer(config: OptimizerConfig, learningRate: number)
 }
 
 /** Kernels [height, width, channels, filters]; those of depthwise convolutions end in the multiplier. */
-function isConvolution(kernel: core.Variable | undefined): boolean {
-  return kernel?.rank === 4 && !kernel.name.includes("depthwise");
+function isConvolution(kernel: core.Variable): boolean {
+  return kernel.rank === 4 && !kernel.name.includes("depthwise");
 }
 
 /** Muon as its authors write it: filters are rows, and X Xt X is made from the left. */
