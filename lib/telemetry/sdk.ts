@@ -10,7 +10,10 @@ import { createLogRecordStream } from "./log-records.ts";
 import { createMetricSeries, type MetricSeries } from "./metric-series.ts";
 import { recordMetricsIn } from "./metrics.ts";
 import { observeProcess } from "./process-metrics.ts";
+import { createSpanIds } from "./provisional-span.ts";
+import { createRequestSampling } from "./request-sampling.ts";
 import { createSpanProcessors } from "./span-processors.ts";
+import { sampleSpans } from "./spans.ts";
 
 /** How long log records wait for company before they are sent. */
 const logDelayMs = 500;
@@ -58,23 +61,30 @@ export interface Telemetry {
  * A collector that is down or slow costs telemetry, never the work.
  */
 export async function startTelemetry(options: TelemetryOptions): Promise<Telemetry> {
-  const { service, version, instanceId = String(process.pid), logger } = options;
+  const { service, version, instanceId = String(process.pid), traceShare = 1, logger } = options;
   diag.setLogger(warningsTo(logger), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
   const series = createMetricSeries();
   const prometheus = new PrometheusExporter({ preventServerStart: true, metricProducers: [series] });
   const logProcessors = await createLogProcessors();
+  const spanProcessors = await createSpanProcessors({ ...options, instanceId });
+  const idGenerator = createSpanIds();
   const sdk = new NodeSDK({
     serviceName: service,
     resource: resources.resourceFromAttributes(describeProcess(version, instanceId)),
     // The process detector would publish the command line, which may hold secrets.
     resourceDetectors: [resources.envDetector],
-    spanProcessors: await createSpanProcessors({ ...options, instanceId }),
+    spanProcessors,
+    idGenerator,
     spanLimits: attributeLimit(),
     metricReaders: [prometheus, ...(await createMetricReaders(series))],
     logRecordProcessors: logProcessors,
   });
   sdk.start();
-  if (!isDisabled()) recordMetricsIn(series);
+  if (!isDisabled()) {
+    recordMetricsIn(series);
+    const samples = traceShare < 1 && spanProcessors.length > 0;
+    if (samples) sampleSpans((tracer) => createRequestSampling(traceShare, tracer, idGenerator));
+  }
   const stopObserving = observeProcess();
   return {
     metricsText: () => textFrom(prometheus),

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { BatchSpanProcessor, type SpanExporter, type SpanProcessor } from "@opentelemetry/sdk-trace";
 import { createTraceExporter, exportTimeoutMs } from "./exporters.ts";
-import { createRequestSampling } from "./request-sampling.ts";
 import { createTraceFileExporter } from "./trace-file.ts";
 
 /** Spans wait so long for company before they are written: short enough to watch a run, long enough to batch. */
@@ -16,13 +15,11 @@ export interface SpanDestinations {
   readonly instanceId: string;
   /** Folder for trace files; none without it. */
   readonly traceDir?: string | undefined;
-  /** Share of the requests whose trace is kept, 0 to 1. Default: 1. */
-  readonly traceShare?: number;
 }
 
 /** What spans go through: to a file, to a collector, to both or to neither. */
 export async function createSpanProcessors(destinations: SpanDestinations): Promise<SpanProcessor[]> {
-  const { service, instanceId, traceDir, traceShare = 1 } = destinations;
+  const { service, instanceId, traceDir } = destinations;
   const processors: SpanProcessor[] = [];
   if (traceDir !== undefined) {
     const path = join(traceDir, `${service}-${instanceId}.jsonl`);
@@ -30,7 +27,7 @@ export async function createSpanProcessors(destinations: SpanDestinations): Prom
   }
   const exporter = await createTraceExporter();
   if (exporter !== undefined) processors.push(batched(exporter));
-  return traceShare < 1 ? processors.map((next) => createRequestSampling(traceShare, next)) : processors;
+  return processors;
 }
 
 function batched(exporter: SpanExporter): SpanProcessor {

@@ -12,8 +12,18 @@ import {
 } from "@opentelemetry/api";
 import { AppError } from "../errors.ts";
 import type { SpanAttributes } from "./attributes.ts";
+import type { SpanSource } from "./provisional-span.ts";
 
-const tracerName = "millrace";
+/** Does nothing until telemetry has been started. */
+const tracer: SpanSource = trace.getTracer("millrace");
+/** Where spans begin. */
+let source = tracer;
+
+/** Puts a sampling before the tracer, from now on. For the start of telemetry. */
+export function sampleSpans(sampling: (tracer: SpanSource) => SpanSource): void {
+  source = sampling(tracer);
+}
+
 const runIdKey = createContextKey("millrace.run.id");
 
 export interface SpanSettings {
@@ -64,7 +74,7 @@ function begin(name: string, settings: SpanSettings, parent: Context): Span {
   // The SDK copies links.
   if (links !== undefined) options.links = links as Link[];
   if (startTimeMs !== undefined) options.startTime = startTimeMs;
-  return trace.getTracer(tracerName).startSpan(name, options, parent);
+  return source.startSpan(name, options, parent);
 }
 
 /** Marks a span as failed: status, error type (our stable code) and an exception event with the stack. Does not end it. */

@@ -2,22 +2,42 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   type Context,
+  type HrTime,
   ROOT_CONTEXT,
   SpanKind,
   SpanStatusCode,
   TraceFlags,
-  type Tracer,
   trace,
 } from "@opentelemetry/api";
-import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
+import {
+  AlwaysOffSampler,
+  InMemorySpanExporter,
+  ParentBasedSampler,
+  type ReadableSpan,
+  type Sampler,
+  SimpleSpanProcessor,
+  TracerProvider,
+} from "@opentelemetry/sdk-trace";
+import { createSpanIds, type SpanSource } from "../../../lib/telemetry/provisional-span.ts";
 import { createRequestSampling } from "../../../lib/telemetry/request-sampling.ts";
 
-/** A tracer whose requests are kept to a share, and the names of the spans that were. */
-function sampled(share: number): { tracer: Tracer; kept: () => string[] } {
+interface Sampled {
+  readonly tracer: SpanSource;
+  /** The spans that were kept, in the order in which the SDK was told of their end. */
+  readonly spans: () => readonly ReadableSpan[];
+  /** Their names. */
+  readonly kept: () => string[];
+}
+
+/** A tracer whose requests are kept to a share. */
+function sampled(share: number, sampler?: Sampler): Sampled {
   const exporter = new InMemorySpanExporter();
-  const processor = createRequestSampling(share, new SimpleSpanProcessor({ exporter }));
-  const tracer = new TracerProvider({ spanProcessors: [processor] }).getTracer("test");
-  return { tracer, kept: () => exporter.getFinishedSpans().map(({ name }) => name) };
+  const idGenerator = createSpanIds();
+  const spanProcessors = [new SimpleSpanProcessor({ exporter })];
+  const provider = new TracerProvider({ spanProcessors, idGenerator, ...(sampler && { sampler }) });
+  const tracer = createRequestSampling(share, provider.getTracer("test"), idGenerator);
+  const spans = () => exporter.getFinishedSpans();
+  return { tracer, spans, kept: () => spans().map(({ name }) => name) };
 }
 
 interface Step {
@@ -28,7 +48,7 @@ interface Step {
 
 /** A request with one span inside. */
 function request(
-  tracer: Tracer,
+  tracer: SpanSource,
   { name = "inner", kind = SpanKind.INTERNAL, fails = false }: Step = {},
   from = ROOT_CONTEXT,
 ) {
@@ -103,15 +123,69 @@ test("a failure after the request has ended still keeps it", () => {
   assert.deepEqual(kept(), ["call", "inner"]);
 });
 
-test("what waits is bounded: the traces and the spans beyond are kept", () => {
+test("what waits is bounded: a trace of more spans is kept", () => {
   const { tracer, kept } = sampled(0);
-  const open = Array.from({ length: 1_001 }, () => tracer.startSpan("call", { kind: SpanKind.SERVER }));
-  for (const call of open) call.end();
-  assert.deepEqual(kept(), ["call"], "one trace more than can wait");
-
-  const long = sampled(0);
-  const call = long.tracer.startSpan("call", { kind: SpanKind.SERVER });
-  for (let index = 0; index < 200; index++) long.tracer.startSpan("inner", {}, trace.setSpan(ROOT_CONTEXT, call)).end();
+  const call = tracer.startSpan("call", { kind: SpanKind.SERVER });
+  for (let index = 0; index < 200; index++) tracer.startSpan("inner", {}, trace.setSpan(ROOT_CONTEXT, call)).end();
   call.end();
-  assert.equal(long.kept().length, 201);
+  assert.equal(kept().length, 201);
 });
+
+test("what is kept in the end is as if it had been recorded from the start", () => {
+  const { tracer, spans } = sampled(0);
+  const link = { context: { traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331", traceFlags: 1 } };
+  const beganMs = Date.now();
+  const call = tracer.startSpan("call", { kind: SpanKind.SERVER, attributes: { "rpc.system.name": "grpc" } });
+  const within = trace.setSpan(ROOT_CONTEXT, call);
+  const inner = tracer.startSpan("inner", { links: [link], attributes: { "millrace.model.version": 3 } }, within);
+  inner.setAttributes({ "millrace.model.name": "default" }).addEvent("decoded", { "millrace.images.count": 1 });
+  inner.addLinks([link]).addLink(link).updateName("classify").addEvent("classified", beganMs);
+  inner.end();
+  inner.setAttribute("too.late", true);
+  inner.end();
+  assert.equal(inner.isRecording(), false);
+  call.recordException(new Error("the disk is full"));
+  assert.deepEqual(spans(), [], "nothing has failed yet");
+  call.setStatus({ code: SpanStatusCode.ERROR, message: "the disk is full" });
+  const after = tracer.startSpan("after", {}, within);
+  after.end();
+  call.setAttribute("rpc.response.status_code", "INTERNAL");
+  assert.equal(call.isRecording(), true);
+  call.end();
+  const endedMs = Date.now();
+
+  const [first, second, third] = spans();
+  assert.ok(first && second && third);
+  assert.deepEqual([first.name, second.name, third.name], ["classify", "after", "call"]);
+  assert.deepEqual(
+    [first.parentSpanContext?.spanId, second.parentSpanContext?.spanId, third.parentSpanContext?.spanId],
+    [call.spanContext().spanId, call.spanContext().spanId, undefined],
+  );
+  assert.deepEqual(first.spanContext(), { ...inner.spanContext(), traceState: undefined });
+  assert.deepEqual(third.spanContext(), { ...call.spanContext(), traceState: undefined });
+  assert.equal(second.spanContext().traceId, call.spanContext().traceId);
+  assert.deepEqual(first.attributes, { "millrace.model.version": 3, "millrace.model.name": "default" });
+  assert.deepEqual(third.attributes, { "rpc.system.name": "grpc", "rpc.response.status_code": "INTERNAL" });
+  assert.equal(first.links.length, 3);
+  assert.deepEqual(
+    [...first.events, ...third.events].map(({ name }) => name),
+    ["decoded", "classified", "exception"],
+  );
+  assert.deepEqual([third.kind, third.status.message], [SpanKind.SERVER, "the disk is full"]);
+  // The clock for dates has milliseconds.
+  const times = [beganMs, ...[third.startTime, first.startTime, first.endTime, third.endTime].map(toMs), endedMs + 1];
+  assert.deepEqual(
+    times,
+    times.toSorted((a, b) => a - b),
+  );
+});
+
+test("the SDK's own sampler has the last word", () => {
+  const { tracer, kept } = sampled(0, new ParentBasedSampler({ root: new AlwaysOffSampler() }));
+  request(tracer, { fails: true });
+  assert.deepEqual(kept(), []);
+});
+
+function toMs([seconds, nanoseconds]: HrTime): number {
+  return seconds * 1_000 + nanoseconds / 1e6;
+}
