@@ -18,11 +18,56 @@ export interface WorkersOptions {
 const healthyMs = 30_000;
 const pausesMs = [0, 1_000, 2_000, 5_000, 10_000] as const;
 
+/** What a worker tells all of them by way of the first process, or, without a value, asks for. */
+interface SharedValue {
+  readonly shared: string;
+  readonly value?: unknown;
+}
+
+/**
+ * A value that all workers of a service have alike, such as a setting that is changed while it runs. `apply` gets what one of them sets, and
+ * in a worker that starts later what was set last. Returns the function that sets it for all. Without workers there is nobody to tell.
+ */
+export function shareAmongWorkers<T>(name: string, apply: (value: T) => void): (value: T) => void {
+  if (!cluster.isWorker) return () => {};
+  process.on("message", (message) => {
+    if (isShared(message) && message.shared === name) apply(message.value as T);
+  });
+  // Who listens is not kept from ending.
+  process.channel?.unref();
+  const tell = (message: SharedValue) => process.send?.(message);
+  tell({ shared: name });
+  return (value) => tell({ shared: name, value });
+}
+
+/** Passes on what workers tell each other, until disposed of. */
+function relayShared(): Disposable {
+  const last = new Map<string, SharedValue>();
+  const relay = (from: Worker, message: unknown): void => {
+    if (!isShared(message)) return;
+    if (message.value === undefined) {
+      const known = last.get(message.shared);
+      if (known !== undefined) from.send(known);
+      return;
+    }
+    last.set(message.shared, message);
+    // To the one that set it as well: so all see the same order, and end with the same value, when two set one at a time.
+    for (const worker of Object.values(cluster.workers ?? {})) worker?.send(message);
+  };
+  cluster.on("message", relay);
+  return { [Symbol.dispose]: () => cluster.off("message", relay) };
+}
+
+function isShared(message: unknown): message is SharedValue {
+  return typeof message === "object" && message !== null && "shared" in message;
+}
+
 /**
  * Runs this very program in `count` workers and starts those again that die, until `stopping` aborts. Resolves when all have ended. Connections
  * go to the workers in turn. Throws INTERNAL when a worker has died early several times in a row: starting it again would not help.
  */
 export async function runWorkers({ count, env, logger, stopping }: WorkersOptions): Promise<void> {
+  using _ = relayShared();
   const failing = new AbortController();
   const ending = AbortSignal.any([stopping, failing.signal]);
   const keepAlive = async (n: number): Promise<void> => {

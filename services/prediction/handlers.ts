@@ -31,12 +31,15 @@ import {
   type ModelRequest,
   withModel,
 } from "./answering.ts";
+import type { BatchSettings } from "./batch-settings.ts";
 import type { Priority } from "./priority-queue.ts";
 import { servedModel } from "./served-models.ts";
 
 export interface PredictionDependencies extends AnsweringDependencies {
   /** The bytes of an image that a client names by its URL. */
   readonly fetchImage: (url: string, signal: AbortSignal) => Promise<Uint8Array>;
+  /** Tells all workers of the service how batches are formed from now on. */
+  readonly shareBatching: (settings: BatchSettings) => void;
 }
 
 /** The work of the service. What is asked of a model throws MODEL_NOT_READY before the first is live. */
@@ -64,7 +67,7 @@ export interface Prediction {
 const streamAhead = 64;
 
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
-  const { deployment, fetchImage } = dependencies;
+  const { deployment, fetchImage, shareBatching } = dependencies;
   const answer = (request: PredictRequest, asked: CallRequest) => {
     const { input, topK } = request;
     const { signal } = asked;
@@ -113,6 +116,7 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
         maxQueueLength: maxQueueLength ?? before.maxQueueLength,
         maxWaitMs: maxWaitMs ?? before.maxWaitMs,
       };
+      shareBatching(deployment.batching);
       return create(UpdateBatchingResponseSchema, deployment.batching);
     },
   };

@@ -4,8 +4,9 @@ import { createImageFetcher } from "../../lib/images/image-url.ts";
 import { championAlias, defaultModelName } from "../../lib/registry/model-log.ts";
 import { runService, type ServiceContext, type ServiceParts } from "../../lib/service.ts";
 import { observeServing, type ServingState } from "../../lib/telemetry/serving-metrics.ts";
+import { shareAmongWorkers } from "../../lib/workers.ts";
 import { createAnswerLog } from "./answer-log.ts";
-import { defaultMaxWaitMs } from "./batch-settings.ts";
+import { type BatchSettings, defaultMaxWaitMs } from "./batch-settings.ts";
 import { type Deployment, followAliases } from "./deployment.ts";
 import { createFeedback } from "./feedback.ts";
 import { createPrediction } from "./handlers.ts";
@@ -114,7 +115,11 @@ function buildPrediction({
     driftWindow: config.driftWindow,
   });
   const dependencies = { deployment, answers };
-  const prediction = createPrediction({ ...dependencies, fetchImage: createImageFetcher(config.imageUrlHosts) });
+  const shareBatching = shareAmongWorkers<BatchSettings>("batching", (shared) => {
+    deployment.batching = shared;
+  });
+  const fetchImage = createImageFetcher(config.imageUrlHosts);
+  const prediction = createPrediction({ ...dependencies, fetchImage, shareBatching });
   const feedback = createFeedback({ bus, artifacts, deployment });
   const inference = createOpenInference(dependencies);
   const stopObserving = observeServing(() => servingState(deployment));

@@ -68,12 +68,30 @@ test("two workers answer on one port, one that is killed is started again, and a
     }
   };
   for (let call = 0; call < 6; call++) assert.equal(await predict(), 1);
+  const batchSizes = async () => {
+    const sizes: number[] = [];
+    // Connections go to the workers in turn.
+    for (let call = 0; call < 4; call++) {
+      const millrace = createMillraceClient({ baseUrl: url });
+      sizes.push((await millrace.predictions.updateBatching({})).maxBatchSize);
+      millrace.close();
+    }
+    return new Set(sizes);
+  };
+  const millrace = createMillraceClient({ baseUrl: url });
+  await millrace.predictions.updateBatching({ maxBatchSize: 7 });
+  millrace.close();
+  await eventually("both workers form batches in the new way", async () => {
+    const sizes = await batchSizes();
+    return sizes.size === 1 && sizes.has(7);
+  });
 
   process.kill(pid, "SIGKILL");
   await eventually("its end is told", () => log.some(({ event }) => event === "worker.died"));
   assert.equal(await predict(), 1, "the other worker answers meanwhile");
   await eventually("another one has taken its place", () => ready().length === 3, 60_000);
   for (let call = 0; call < 6; call++) assert.equal(await predict(), 1);
+  assert.deepEqual([...(await batchSizes())], [7], "and knows what was set before it came");
 
   primary.kill("SIGTERM");
   const [code] = (await once(primary, "exit")) as [number | null];

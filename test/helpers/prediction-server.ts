@@ -17,7 +17,7 @@ export async function startPredictionService(
 ): Promise<ListeningServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000, ...changes };
   const serving = await startServing(await tempFolder(t), { batching });
-  const prediction = createPrediction({ ...serving, fetchImage: createImageFetcher([]) });
+  const prediction = createPrediction({ ...serving, fetchImage: createImageFetcher([]), shareBatching: () => {} });
   const feedback = {
     send: () => Promise.reject(new AppError("BROKER_UNAVAILABLE", "feedback is stored by a broker, and there is none")),
   };

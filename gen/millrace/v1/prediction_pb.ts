@@ -1024,7 +1024,7 @@ export const PredictionService: GenService<{
     output: typeof SendFeedbackResponseSchema;
   },
   /**
-   * Changes how this process forms batches, from the next one on, and says what holds then. Without fields it only says so.
+   * Changes how batches are formed on this port, from the next one on, and says what holds then. Without fields it only says so.
    *
    * @generated from rpc millrace.v1.PredictionService.UpdateBatching
    */

@@ -31,7 +31,7 @@ async function startPrediction(
 ): Promise<Prediction> {
   const serving = await startServing(await tempFolder(t), { batching: { ...defaults, ...settings }, ...options });
   t.after(() => serving[Symbol.asyncDispose]());
-  return createPrediction({ ...serving, fetchImage: createImageFetcher([]) });
+  return createPrediction({ ...serving, fetchImage: createImageFetcher([]), shareBatching: () => {} });
 }
 
 /** Pictures that no two are alike, so that an answer that went to another's image shows. */
