@@ -14,8 +14,11 @@ if (major < 20 || (major === 20 && minor < 19)) {
 
 if (!installed()) install();
 
-const { register } = await import("tsx/esm/api");
-register();
+// As in lib/type-script.ts, which nothing could read before.
+if (major < 24) {
+  const { register } = await import("tsx/esm/api");
+  register();
+}
 await import("./main.ts");
 
 /** npm writes node_modules/.package-lock.json when it has installed what package-lock.json asks for. */

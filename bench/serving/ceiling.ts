@@ -7,6 +7,7 @@ import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { decodeImage } from "../../lib/images/decode-image.ts";
+import { typeScriptOptions } from "../../lib/type-script.ts";
 import type { SampleImage } from "./images.ts";
 import { shape } from "./model.ts";
 
@@ -38,7 +39,7 @@ interface Setup {
 /** Starts the process with a model, images, and the number of threads that it may keep busy. */
 export async function startCeiling(setup: Setup): Promise<Ceiling> {
   const child = fork(fileURLToPath(import.meta.url), [], {
-    execArgv: ["--import", "tsx"],
+    execArgv: [...typeScriptOptions],
     serialization: "advanced",
     env: { ...process.env, UV_THREADPOOL_SIZE: String(setup.threads) },
   });

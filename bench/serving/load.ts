@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import { typeScriptOptions } from "../../lib/type-script.ts";
 
 /** Where requests go and what they are. Bodies are sent in turns, so that no two requests of a moment are the same. */
 export interface Target {
@@ -60,7 +61,7 @@ export interface Generator extends Disposable {
 
 export function startGenerator(): Generator {
   const child = fork(join(import.meta.dirname, "generator.ts"), {
-    execArgv: ["--import", "tsx"],
+    execArgv: [...typeScriptOptions],
     serialization: "advanced",
   });
   const order = (message: GeneratorOrder): void => void child.send(message);

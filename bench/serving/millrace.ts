@@ -11,6 +11,7 @@ import { createLogger } from "../../lib/log.ts";
 import { findNatsServer } from "../../lib/nats-server/server-binary.ts";
 import { launchNatsServer } from "../../lib/nats-server/server-process.ts";
 import { createRegistry, type NewVersion } from "../../lib/registry/registry.ts";
+import { typeScriptOptions } from "../../lib/type-script.ts";
 import type { SampleImage } from "./images.ts";
 import { classes, type ServedModel, shape } from "./model.ts";
 import { type Launched, launch, type RunningServer, untilAnswered } from "./servers.ts";
@@ -21,6 +22,8 @@ export const modelName = "bench";
 /** Longest expected wait with which services are started: a closed load is measured by what is answered, so nothing of it is refused. */
 export const patientMaxWaitMs = 60_000;
 
+/** As deploy/compose.yaml has them. */
+const heapOptions = ["--min-semi-space-size=32", "--max-semi-space-size=32", "--v8-pool-size=1"];
 const pollMs = 5;
 const root = join(import.meta.dirname, "../..");
 
@@ -76,7 +79,7 @@ async function storeVersion(artifacts: ArtifactStore, model: ServedModel): Promi
 async function startService(env: NodeJS.ProcessEnv, images: readonly SampleImage[]): Promise<RunningServer> {
   const launched = launch({
     command: process.execPath,
-    args: ["--import", "tsx", join(root, "services/prediction/main.ts")],
+    args: [...typeScriptOptions, ...heapOptions, join(root, "services/prediction/main.ts")],
     cwd: root,
     env: {
       ...process.env,

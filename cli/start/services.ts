@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { createMillraceClient, type WaitOptions, waitUntilServing } from "../../client/client.ts";
 import { type ServiceName, servicePorts } from "../../lib/config.ts";
 import { AppError } from "../../lib/errors.ts";
+import { typeScriptOptions } from "../../lib/type-script.ts";
 import type { Folders } from "./session.ts";
 
 /** The services as processes of their own. One that dies is started again, as an orchestrator would. */
@@ -84,7 +85,7 @@ async function launch(
   const log = await open(logFile, "a");
   try {
     const program = join(import.meta.dirname, "../../services", name, "main.ts");
-    return spawn(process.execPath, ["--import", "tsx", program], {
+    return spawn(process.execPath, [...typeScriptOptions, program], {
       cwd: join(import.meta.dirname, "../.."),
       env: {
         ...env,

@@ -1,13 +1,14 @@
 /** Worker threads whose entry point is a TypeScript file. */
 import { Worker, type WorkerOptions } from "node:worker_threads";
 import { AppError } from "../errors.ts";
+import { runsTypeScript } from "../type-script.ts";
 
 /**
- * Starts a worker from a `.ts` file. A worker does not inherit tsx on Node 20, even where the process was started with
- * `--import tsx`, so it starts with a line that registers tsx and then loads the file. On later versions too, although they strip
- * types themselves: what a worker may contain should not depend on the version.
+ * Starts a worker from a `.ts` file. Where Node needs tsx, a worker starts with a line that registers it and then loads the file: on Node 20 it does
+ * not inherit tsx from a process that was started with `--import tsx`.
  */
 export function startThread(entry: URL, options: WorkerOptions): Worker {
+  if (runsTypeScript) return new Worker(entry, options);
   const script = `import { register } from "${import.meta.resolve("tsx/esm/api")}"; register(); await import("${entry.href}");`;
   return new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`), options);
 }
