@@ -68,8 +68,10 @@ function protocolOf(headers: Headers): IncomingCall["protocol"] {
 
 /** Does a call's work inside its span, and rejects with the signal's reason as soon as that aborts. */
 export function inCall<T>(call: ObservedCall, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  return context.with(call.context, async () => {
+  const inside = async () => {
     signal.throwIfAborted();
     return orAborted(work(), signal);
-  });
+  };
+  // To enter a context is not free.
+  return call.context === context.active() ? inside() : context.with(call.context, inside);
 }

@@ -10,12 +10,11 @@ import {
   SpanKind,
   SpanStatusCode,
   type TextMapGetter,
-  trace,
 } from "@opentelemetry/api";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { recordMetric } from "../telemetry/metrics.ts";
-import { startSpan } from "../telemetry/spans.ts";
+import { contextOf, startSpan } from "../telemetry/spans.ts";
 import { outgoingError } from "./server-errors.ts";
 
 /** Codes by which a server says that it failed; the others are answers (semantic conventions for RPC spans). */
@@ -71,7 +70,7 @@ export function observeCall({ method: descriptor, protocol, headers }: IncomingC
       "millrace.rpc.protocol": protocol,
     },
   });
-  const callContext = trace.setSpan(parent, span);
+  const callContext = contextOf(span, parent);
   const startedMs = performance.now();
   let ended = false;
 

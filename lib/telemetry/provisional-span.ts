@@ -54,7 +54,7 @@ export function createSpanIds(): SpanIds {
 export class ProvisionalTrace {
   readonly tracer: SpanSource;
   readonly ids: SpanIds;
-  readonly traceId: string;
+  #traceId: string | undefined;
   /** Milliseconds from the zero of performance.now() to 1970: times within a trace then fit together to the microsecond. */
   readonly #epochMs = Date.now() - performance.now();
   #waiting: ProvisionalSpan[] | undefined = [];
@@ -62,7 +62,12 @@ export class ProvisionalTrace {
   constructor(tracer: SpanSource, ids: SpanIds) {
     this.tracer = tracer;
     this.ids = ids;
-    this.traceId = ids.generateTraceId();
+  }
+
+  /** Made when it is asked for: hardly any trace that is let go has been. */
+  get traceId(): string {
+    this.#traceId ??= this.ids.generateTraceId();
+    return this.#traceId;
   }
 
   /** Milliseconds since 1970. */
@@ -86,7 +91,7 @@ export class ProvisionalTrace {
 /** A span of a {@link ProvisionalTrace}. An error status keeps the trace, and so does an event that is published or handled inside. */
 export class ProvisionalSpan implements Span {
   readonly #trace: ProvisionalTrace;
-  readonly #spanContext: SpanContext;
+  #spanContext: SpanContext | undefined;
   readonly #name: string;
   readonly #options: SpanOptions;
   readonly #startTime: TimeInput;
@@ -102,11 +107,6 @@ export class ProvisionalSpan implements Span {
     this.#options = options;
     this.#startTime = options.startTime ?? within.now();
     this.#parent = parent;
-    this.#spanContext = {
-      traceId: within.traceId,
-      spanId: within.ids.generateSpanId(),
-      traceFlags: TraceFlags.SAMPLED,
-    };
     within.add(this);
   }
 
@@ -122,7 +122,7 @@ export class ProvisionalSpan implements Span {
     const { tracer, ids } = this.#trace;
     const parent = this.#parent === undefined ? ROOT_CONTEXT : this.#parent.#context();
     const options = { ...this.#options, startTime: this.#startTime };
-    const span = ids.reuse(this.#spanContext, () => tracer.startSpan(this.#name, options, parent));
+    const span = ids.reuse(this.spanContext(), () => tracer.startSpan(this.#name, options, parent));
     for (const change of this.#changes ?? []) change(span);
     this.#changes = undefined;
     this.#become = span;
@@ -130,6 +130,11 @@ export class ProvisionalSpan implements Span {
   }
 
   spanContext(): SpanContext {
+    this.#spanContext ??= {
+      traceId: this.#trace.traceId,
+      spanId: this.#trace.ids.generateSpanId(),
+      traceFlags: TraceFlags.SAMPLED,
+    };
     return this.#spanContext;
   }
 

@@ -52,13 +52,19 @@ export async function withSpan<T>(
   const parent = settings.parent ?? context.active();
   const span = begin(name, settings, parent);
   try {
-    return await context.with(trace.setSpan(parent, span), () => work(span));
+    const within = contextOf(span, parent);
+    return await (within === context.active() ? work(span) : context.with(within, () => work(span)));
   } catch (error) {
     failSpan(span, error);
     throw error;
   } finally {
     span.end();
   }
+}
+
+/** The context for the work of a span: the parent's own where spans go nowhere and nobody's trace has to be passed on. */
+export function contextOf(span: Span, parent: Context): Context {
+  return span.isRecording() || isSpanContextValid(span.spanContext()) ? trace.setSpan(parent, span) : parent;
 }
 
 /** A span that the caller ends, for work that does not fit into one function. */
