@@ -22,8 +22,9 @@ export const modelName = "bench";
 /** Longest expected wait with which services are started: a closed load is measured by what is answered, so nothing of it is refused. */
 export const patientMaxWaitMs = 60_000;
 
-/** As deploy/compose.yaml has them. */
-const heapOptions = ["--min-semi-space-size=32", "--max-semi-space-size=32", "--v8-pool-size=1"];
+/** Options of Node with which deploy/compose.yaml starts the service. */
+export const heapOptions = ["--min-semi-space-size=32", "--max-semi-space-size=32", "--v8-pool-size=1"];
+const deployedOptions = [...typeScriptOptions, ...heapOptions];
 const pollMs = 5;
 const root = join(import.meta.dirname, "../..");
 
@@ -31,8 +32,11 @@ const root = join(import.meta.dirname, "../..");
 export interface Hub extends AsyncDisposable {
   /** Makes a version champion. */
   promote(version: number): Promise<void>;
-  /** Starts a prediction service, with these variables besides those of this process, and waits for its first answer. */
-  startService(env?: NodeJS.ProcessEnv): Promise<RunningServer>;
+  /**
+   * Starts a prediction service, with these variables besides those of this process, and waits for its first answer. `nodeOptions` are by default those
+   * with which it is deployed.
+   */
+  startService(env?: NodeJS.ProcessEnv, nodeOptions?: readonly string[]): Promise<RunningServer>;
 }
 
 export interface HubOptions {
@@ -60,8 +64,10 @@ export async function openHub({ home, versions, images }: HubOptions): Promise<H
   await promote(1);
   return {
     promote,
-    startService: (env = {}) =>
-      startService({ MILLRACE_NATS_URL: nats.url, MILLRACE_ARTIFACTS: `file:${artifactFolder}`, ...env }, images),
+    startService: (env = {}, nodeOptions = deployedOptions) => {
+      const hub = { MILLRACE_NATS_URL: nats.url, MILLRACE_ARTIFACTS: `file:${artifactFolder}` };
+      return startService({ env: { ...hub, ...env }, nodeOptions }, images);
+    },
     [Symbol.asyncDispose]: async () => {
       await bus[Symbol.asyncDispose]();
       await nats.stop();
@@ -76,10 +82,15 @@ async function storeVersion(artifacts: ArtifactStore, model: ServedModel): Promi
   return { name: modelName, digest: manifest.digest, manifest, lineage: create(LineageSchema) };
 }
 
-async function startService(env: NodeJS.ProcessEnv, images: readonly SampleImage[]): Promise<RunningServer> {
+interface Start {
+  readonly env: NodeJS.ProcessEnv;
+  readonly nodeOptions: readonly string[];
+}
+
+async function startService({ env, nodeOptions }: Start, images: readonly SampleImage[]): Promise<RunningServer> {
   const launched = launch({
     command: process.execPath,
-    args: [...typeScriptOptions, ...heapOptions, join(root, "services/prediction/main.ts")],
+    args: [...nodeOptions, join(root, "services/prediction/main.ts")],
     cwd: root,
     env: {
       ...process.env,

@@ -1,9 +1,9 @@
 /**
  * How the prediction service serves: its highest rate against ONNX Runtime alone, what it does at half of that and at twice, when
- * models are exchanged under load, what telemetry costs, and Python servers with the same model. Server, load generator and broker
+ * models are exchanged under load, what telemetry costs, how Node is started, and Python servers with the same model. Server, load generator and broker
  * are processes of their own and share the machine; nothing is pinned. Each scenario measures in rounds, by turns.
  *
- *     node --import tsx bench/serving/serving.ts [capacity] [overload] [swaps] [telemetry] [peers]
+ *     node --import tsx bench/serving/serving.ts [capacity] [overload] [swaps] [telemetry] [runtime] [peers]
  *         [--network small] [--rounds 5] [--seconds 5] [--warm-up 5] [--in-flight 1,8,64,256] [--swaps 50] [--json FILE]
  *
  * For the Python servers see bench/peers/README.md. The service has its defaults: metrics, no traces, and its answers as events; only that
@@ -25,6 +25,7 @@ import type { Bench, BenchOptions } from "./measuring.ts";
 import { openHub } from "./millrace.ts";
 import { buildModel, shape } from "./model.ts";
 import { measureOverload } from "./overload.ts";
+import { measureRuntime } from "./runtime.ts";
 import { measureSwaps } from "./swaps.ts";
 import { type Table, tableLines } from "./table.ts";
 import { measureTelemetry } from "./telemetry.ts";
@@ -34,6 +35,7 @@ const scenarios: Readonly<Record<string, (bench: Bench) => Promise<Table>>> = {
   overload: measureOverload,
   swaps: measureSwaps,
   telemetry: measureTelemetry,
+  runtime: measureRuntime,
   peers: comparePeers,
 };
 
