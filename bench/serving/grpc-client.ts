@@ -228,6 +228,8 @@ async function openConnection(address: { host: string; port: number }, headers: 
 /** Writes together what is written in one turn of the event loop. */
 function createWriter(socket: Socket): (bytes: Buffer) => void {
   return (bytes) => {
+    // The server may still be asking for something when this side has ended.
+    if (!socket.writable) return;
     if (socket.writableCorked === 0) {
       socket.cork();
       process.nextTick(() => socket.uncork());
