@@ -35,7 +35,7 @@ export function shareAmongWorkers<T>(name: string, apply: (value: T) => void): (
   });
   // Who listens is not kept from ending.
   process.channel?.unref();
-  const tell = (message: SharedValue) => process.send?.(message);
+  const tell = (message: SharedValue) => process.send?.(message, undefined, undefined, ignoreGone);
   tell({ shared: name });
   return (value) => tell({ shared: name, value });
 }
@@ -47,16 +47,19 @@ function relayShared(): Disposable {
     if (!isShared(message)) return;
     if (message.value === undefined) {
       const known = last.get(message.shared);
-      if (known !== undefined) from.send(known);
+      if (known !== undefined) from.send(known, ignoreGone);
       return;
     }
     last.set(message.shared, message);
     // To the one that set it as well: so all see the same order, and end with the same value, when two set one at a time.
-    for (const worker of Object.values(cluster.workers ?? {})) worker?.send(message);
+    for (const worker of Object.values(cluster.workers ?? {})) worker?.send(message, ignoreGone);
   };
   cluster.on("message", relay);
   return { [Symbol.dispose]: () => cluster.off("message", relay) };
 }
+
+/** Who is to be told may have died just now; without a function to hear of that the teller would die of it, too. */
+function ignoreGone(): void {}
 
 function isShared(message: unknown): message is SharedValue {
   return typeof message === "object" && message !== null && "shared" in message;
