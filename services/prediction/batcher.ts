@@ -7,7 +7,7 @@ import { onAbort } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
 import { type AdmitOptions, createAdmissionCheck, type SubmitOptions } from "./admission.ts";
 import { type BatchSettings, checkedSettings } from "./batch-settings.ts";
-import { createPriorityQueue, type Priority } from "./priority-queue.ts";
+import { createPriorityQueue, type Priority, type Queueable } from "./priority-queue.ts";
 import { createServiceTimes } from "./service-times.ts";
 
 /** Why a batch began: it was full, its oldest item had waited long enough, or there was nothing to wait for. */
@@ -69,9 +69,8 @@ export interface Batcher<Input, Output> {
   readonly queueLength: number;
 }
 
-interface Item<Input, Output> {
+interface Item<Input, Output> extends Queueable {
   readonly prepare: Prepare<Input>;
-  readonly priority: Priority;
   readonly signal: AbortSignal | undefined;
   readonly cameMs: number;
   /** Undefined until it is prepared. */

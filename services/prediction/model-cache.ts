@@ -52,12 +52,14 @@ interface Entry {
   alwaysHolds: number;
   /** Known once it is admitted. */
   bytes: number;
+  /** How many holds there had been, of any, when it was held last. */
+  lastUse: number;
 }
 
 export function createModelCache({ load, budgetBytes, logger, onChange = () => {} }: ModelCacheOptions): ModelCache {
-  /** In the order in which they were used last. */
   const entries = new Map<string, Entry>();
   const failures = new Map<string, AppError>();
+  let uses = 0;
   let drained = () => {};
 
   const counted = (): number =>
@@ -80,7 +82,7 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
 
   /** Unloads those that were not used for longest until this much room is left. */
   function makeRoom(bytes: number): void {
-    for (const entry of [...entries.values()]) {
+    for (const entry of [...entries.values()].sort((a, b) => a.lastUse - b.lastUse)) {
       if (counted() + bytes <= budgetBytes) return;
       if (entry.holds === 0) unload(entry);
     }
@@ -96,7 +98,7 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
 
   function begin(version: ModelVersion): Entry {
     const loading = Promise.resolve().then(() => load(version, (bytes) => admit(entry, bytes)));
-    const entry: Entry = { version, loading, model: undefined, holds: 0, alwaysHolds: 0, bytes: 0 };
+    const entry: Entry = { version, loading, model: undefined, holds: 0, alwaysHolds: 0, bytes: 0, lastUse: 0 };
     loading.then(
       (model) => {
         entry.model = model;
@@ -123,10 +125,10 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
   return {
     async hold(version, { always = false } = {}) {
       const key = keyOf(version);
-      const entry = entries.get(key) ?? begin(version);
-      // Put last: it is the one used most recently.
-      entries.delete(key);
-      entries.set(key, entry);
+      const known = entries.get(key);
+      const entry = known ?? begin(version);
+      if (known === undefined) entries.set(key, entry);
+      entry.lastUse = ++uses;
       entry.holds++;
       if (always) entry.alwaysHolds++;
       let held = true;

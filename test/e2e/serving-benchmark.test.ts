@@ -19,7 +19,7 @@ test("the benchmark of serving measures each of its scenarios, and no request fa
   const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: root, env });
 
   const { tables } = JSON.parse(await readFile(file, "utf8")) as { tables: Record<string, Table> };
-  assert.deepEqual(Object.keys(tables), ["capacity", "overload", "swaps", "telemetry", "peers"]);
+  assert.deepEqual(Object.keys(tables), ["capacity", "overload", "swaps", "telemetry", "runtime", "peers"]);
   for (const { title, rows } of Object.values(tables)) {
     assert.ok(stdout.includes(title), `"${title}" is printed`);
     assert.ok(rows.length >= 2, `"${title}" has rows`);
