@@ -18,9 +18,9 @@ function settings(traceFolder: string, toCollector: NodeJS.ProcessEnv): Readonly
     [off]: { OTEL_SDK_DISABLED: "true" },
     [control]: { OTEL_SDK_DISABLED: "true" },
     "metrics (npm run service)": {},
-    "and 1 % of traces, to files": { ...toFiles, MILLRACE_TRACE_SHARE: "0.01" },
+    "and 1 % of traces, to a collector (deploy/)": { ...toCollector, MILLRACE_TRACE_SHARE: "0.01" },
     "and all traces, to files (npm start)": toFiles,
-    "and all traces, to a collector (deploy/)": toCollector,
+    "and all traces, to a collector": toCollector,
   };
 }
 
