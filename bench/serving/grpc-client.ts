@@ -128,8 +128,10 @@ class Connection {
 
   async close(): Promise<void> {
     if (this.#socket.destroyed) return;
+    // Not by `once` of events, which rejects if the connection breaks instead of ending.
+    const closed = new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
     this.#socket.end();
-    await once(this.#socket, "close");
+    await closed;
   }
 
   #sendWaiting(): void {

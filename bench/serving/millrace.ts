@@ -1,8 +1,10 @@
 /** The prediction service as it is run: a process of its own, a broker, and a registry whose champion it follows. */
+import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { create, toJsonString } from "@bufbuild/protobuf";
+import { parse } from "yaml";
 import { LineageSchema, ModelManifestSchema } from "../../gen/millrace/v1/model_pb.ts";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
@@ -22,11 +24,15 @@ export const modelName = "bench";
 /** Longest expected wait with which services are started: a closed load is measured by what is answered, so nothing of it is refused. */
 export const patientMaxWaitMs = 60_000;
 
-/** Options of Node with which deploy/compose.yaml starts the service. */
-export const heapOptions = ["--min-semi-space-size=32", "--max-semi-space-size=32", "--v8-pool-size=1"];
-const deployedOptions = [...typeScriptOptions, ...heapOptions];
 const pollMs = 5;
 const root = join(import.meta.dirname, "../..");
+const compose = parse(readFileSync(join(root, "deploy/compose.yaml"), "utf8"), { merge: true }) as {
+  readonly services: { readonly prediction: { readonly command: readonly string[] } };
+};
+
+/** Options of Node with which deploy/compose.yaml starts the service: what stands between `node` and the program. */
+export const heapOptions: readonly string[] = compose.services.prediction.command.slice(1, -1);
+const deployedOptions = [...typeScriptOptions, ...heapOptions];
 
 /** A broker and a registry with versions of one model, numbered from 1, of which the first is champion. */
 export interface Hub extends AsyncDisposable {

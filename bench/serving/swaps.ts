@@ -51,7 +51,7 @@ export async function measureSwaps(bench: Bench): Promise<Table> {
     columns,
     rows: rows.all(),
     verdicts: [
-      `failed during ${options.rounds * options.swaps} swaps: ${total("failed")}; refused a second: ${total("refused").toFixed(1)}; wanted: 0`,
+      `failed during ${options.rounds * options.swaps} swaps: ${total("failed")}; refused a second: ${(total("refused") / options.rounds).toFixed(1)}; wanted: 0`,
       `p99 during swaps: ${slowdown.toFixed(1)} times that without; wanted: under ${wantedSlowdown} times`,
     ],
   };
