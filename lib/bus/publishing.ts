@@ -1,6 +1,7 @@
-import { type Message, toBinary } from "@bufbuild/protobuf";
+import type { Message } from "@bufbuild/protobuf";
 import type { EventOptions } from "../../gen/millrace/v1/options_pb.ts";
 import { AppError } from "../errors.ts";
+import { encode } from "../protobuf/encode.ts";
 import type { Bus, Published, PublishOptions } from "./bus.ts";
 import { type CloudEventAttributes, eventIdFrom, headersFromEvent } from "./cloud-event.ts";
 import { eventTypeOf } from "./event-types.ts";
@@ -43,7 +44,7 @@ export async function publishEvent(bus: Bus, message: Message, options: PublishO
   const route = routeOf(type, options);
   const { runId, cause, key, expectedLastSequence, signal, patient = false } = options;
   const id = eventIdFrom(cause?.id ?? runId, type.name, key);
-  const payload = toBinary(schema, message);
+  const payload = encode(schema, message);
   // What is told of predictions names the run that trained the model, but is no part of it.
   const ofRun = type.prediction ? "" : runId;
   const sent = { ...route, id, type: message.$typeName, source: bus.service, runId: ofRun };

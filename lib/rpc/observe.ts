@@ -3,7 +3,7 @@ import { context } from "@opentelemetry/api";
 import { joinSignals, onAbort, orAborted } from "../abort.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type IncomingCall, type ObservedCall, observeCall } from "./observed-call.ts";
+import { type IncomingCall, ObservedCall } from "./observed-call.ts";
 
 /**
  * The outermost interceptor of a server: a span whose parent is the caller's, a log line, the error that a client
@@ -13,7 +13,7 @@ import { type IncomingCall, type ObservedCall, observeCall } from "./observed-ca
 export function observeCalls(logger: Logger, draining: AbortSignal): Interceptor {
   return (next) => async (request) => {
     const { method, header: headers } = request;
-    const call = observeCall({ method, protocol: protocolOf(headers), headers }, logger);
+    const call = new ObservedCall({ method, protocol: protocolOf(headers), headers }, logger);
     const joined = request.stream ? joinSignals(request.signal, draining) : undefined;
     const signal = joined?.signal ?? request.signal;
     const release = () => joined?.[Symbol.dispose]();

@@ -49,34 +49,59 @@ export interface IncomingCall {
 }
 
 /** One call as telemetry sees it. The first outcome counts; what is said after it has no effect on span and log. */
-export interface ObservedCall {
+export class ObservedCall {
   /** Holds the call's span. */
   readonly context: Context;
-  succeed(): void;
+  readonly #method: string;
+  readonly #protocol: IncomingCall["protocol"];
+  readonly #logger: Logger;
+  readonly #span: Span;
+  readonly #startedMs = performance.now();
+  #ended = false;
+
+  /** Begins the call's span, as a child of its caller's. Its end is logged and counted. */
+  constructor({ method: { parent: service, name }, protocol, headers }: IncomingCall, logger: Logger) {
+    const method = `${service.typeName}/${name}`;
+    const parent = propagation.extract(context.active(), headers, headerGetter);
+    this.#method = method;
+    this.#protocol = protocol;
+    this.#logger = logger;
+    this.#span = startSpan(method, {
+      kind: SpanKind.SERVER,
+      parent,
+      attributes: {
+        "rpc.system.name": systems[protocol],
+        "rpc.method": method,
+        "millrace.rpc.protocol": protocol,
+      },
+    });
+    this.context = contextOf(this.#span, parent);
+  }
+
+  succeed(): void {
+    if (!this.#ended) this.#end("OK");
+  }
+
   /** Returns the error that the client gets. */
-  fail(thrown: unknown, signal: AbortSignal): ConnectError;
-}
+  fail(thrown: unknown, signal: AbortSignal): ConnectError {
+    const method = this.#method;
+    const error = outgoingError(thrown, signal, traceIdOf(this.#span));
+    if (this.#ended) return error;
+    if (alarming.has(error.code)) {
+      context.with(this.context, () =>
+        this.#logger.error({ event: "rpc.failed", method, error: thrown }, `${method} failed`),
+      );
+    }
+    const status = statusName(error.code);
+    if (!serverFaults.has(error.code)) this.#end(status);
+    else this.#end(status, markFailed(this.#span, thrown, error));
+    return error;
+  }
 
-/** Begins the span of a call, as a child of its caller's. Its end is logged and counted. */
-export function observeCall({ method: descriptor, protocol, headers }: IncomingCall, logger: Logger): ObservedCall {
-  const method = `${descriptor.parent.typeName}/${descriptor.name}`;
-  const parent = propagation.extract(context.active(), headers, headerGetter);
-  const span = startSpan(method, {
-    kind: SpanKind.SERVER,
-    parent,
-    attributes: {
-      "rpc.system.name": systems[protocol],
-      "rpc.method": method,
-      "millrace.rpc.protocol": protocol,
-    },
-  });
-  const callContext = contextOf(span, parent);
-  const startedMs = performance.now();
-  let ended = false;
-
-  function end(status: string, errorType?: string) {
-    ended = true;
-    const durationMs = Math.round((performance.now() - startedMs) * 1_000) / 1_000;
+  #end(status: string, errorType?: string): void {
+    const [method, protocol, span, logger] = [this.#method, this.#protocol, this.#span, this.#logger];
+    this.#ended = true;
+    const durationMs = Math.round((performance.now() - this.#startedMs) * 1_000) / 1_000;
     span.setAttribute("rpc.response.status_code", status);
     span.end();
     recordMetric("rpc.server.call.duration", durationMs / 1_000, {
@@ -87,28 +112,9 @@ export function observeCall({ method: descriptor, protocol, headers }: IncomingC
     });
     // Entering a context is not free, and hardly any service writes this line.
     if (!logger.isLevelEnabled("debug")) return;
-    context.with(callContext, () => logger.debug({ event: "rpc.call", method, protocol, status, durationMs }, method));
+    const line = { event: "rpc.call", method, protocol, status, durationMs };
+    context.with(this.context, () => logger.debug(line, method));
   }
-
-  return {
-    context: callContext,
-    succeed() {
-      if (!ended) end("OK");
-    },
-    fail(thrown, signal) {
-      const error = outgoingError(thrown, signal, traceIdOf(span));
-      if (ended) return error;
-      if (alarming.has(error.code)) {
-        context.with(callContext, () =>
-          logger.error({ event: "rpc.failed", method, error: thrown }, `${method} failed`),
-        );
-      }
-      const status = statusName(error.code);
-      if (!serverFaults.has(error.code)) end(status);
-      else end(status, markFailed(span, thrown, error));
-      return error;
-    },
-  };
 }
 
 /** Returns the type of the error. */

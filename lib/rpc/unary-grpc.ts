@@ -6,13 +6,13 @@
  */
 import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { create, type DescMethodUnary, fromBinary, type Message } from "@bufbuild/protobuf";
-import { Code, ConnectError, createContextValues, type HandlerContext } from "@connectrpc/connect";
+import { Code, ConnectError, type ContextValues, createContextValues, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { encode } from "./encode.ts";
+import { encode } from "../protobuf/encode.ts";
 import { inCall } from "./observe.ts";
-import { observeCall } from "./observed-call.ts";
+import { ObservedCall } from "./observed-call.ts";
 import type { StreamHandler } from "./port.ts";
 import type { MessageCheck } from "./validation.ts";
 
@@ -64,19 +64,14 @@ interface Incoming {
 /** Answers one call. Never rejects: what goes wrong is in the answer, or the peer is gone. */
 async function serve(options: UnaryGrpcOptions, { method, implementation }: UnaryMethod, incoming: Incoming) {
   const { stream, headers } = incoming;
-  const call = observeCall({ method, protocol: "grpc", headers }, options.logger);
+  const call = new ObservedCall({ method, protocol: "grpc", headers }, options.logger);
   const timeout = parseTimeout(headers["grpc-timeout"]?.toString() ?? null, options.maxDeadlineMs);
-  const timeoutMs = timeout.timeoutMs ?? options.defaultDeadlineMs;
-  const ending = new AbortController();
-  const expire = () => ending.abort(new ConnectError("the operation timed out", Code.DeadlineExceeded));
-  const timer = setTimeout(expire, timeoutMs);
-  stream.on("aborted", () => ending.abort(new AppError("CANCELLED", "the client went away")));
-  // An aborted stream ends with an error as well; there is nobody left to tell.
-  stream.on("error", () => {});
+  const context = new UnaryContext(method, headers, timeout.timeoutMs ?? options.defaultDeadlineMs);
+  stream.on("aborted", () => context.abort(new AppError("CANCELLED", "the client went away")));
+  stream.on("error", ignore);
   try {
     if (timeout.error !== undefined) throw timeout.error;
-    const context = createContext(incoming, { method, signal: ending.signal, timeoutMs });
-    const answer = await inCall(call, ending.signal, async () => {
+    const answer = await inCall(call, context.signal, async () => {
       const request = parse(method, await readMessage(stream, options.maxMessageBytes));
       options.check(method.input, request);
       return implementation(request, context);
@@ -86,41 +81,95 @@ async function serve(options: UnaryGrpcOptions, { method, implementation }: Unar
     call.succeed();
     sendAnswer(stream, framed, context);
   } catch (thrown) {
-    sendError(stream, call.fail(thrown, ending.signal));
+    sendError(stream, call.fail(thrown, context.signal));
   } finally {
-    clearTimeout(timer);
+    context.end();
   }
 }
 
-/** What a handler may ask about its call. Headers are made when they are asked for, which is hardly ever. */
-function createContext(
-  { headers }: Incoming,
-  { method, signal, timeoutMs }: { method: DescMethodUnary; signal: AbortSignal; timeoutMs: number },
-): HandlerContext & { readonly sent: { header?: Headers; trailer?: Headers } } {
-  const deadline = performance.now() + timeoutMs;
-  const sent: { header?: Headers; trailer?: Headers } = {};
-  return {
-    sent,
-    method,
-    service: method.parent,
-    signal,
-    timeoutMs: () => Math.max(0, deadline - performance.now()),
-    requestMethod: "POST",
-    protocolName: "grpc",
-    url: `http://${headers[":authority"] ?? ""}${headers[":path"] ?? ""}`,
-    get requestHeader() {
-      return headersFrom(headers);
-    },
-    get responseHeader() {
-      sent.header ??= new Headers();
-      return sent.header;
-    },
-    get responseTrailer() {
-      sent.trailer ??= new Headers();
-      return sent.trailer;
-    },
-    values: createContextValues(),
-  };
+/** An aborted stream ends with an error as well; there is nobody left to tell. */
+function ignore(): void {}
+
+/** What a handler may ask about its call, and its deadline. What hardly any handler asks for is made when one does. */
+class UnaryContext implements HandlerContext {
+  readonly method: DescMethodUnary;
+  /** Handlers take it out of its object. */
+  readonly timeoutMs = () => Math.max(0, this.#deadline - performance.now());
+  readonly #headers: IncomingHttpHeaders;
+  readonly #ending = new AbortController();
+  readonly #deadline: number;
+  readonly #timer: NodeJS.Timeout;
+  #responseHeader: Headers | undefined;
+  #responseTrailer: Headers | undefined;
+  #values: ContextValues | undefined;
+
+  constructor(method: DescMethodUnary, headers: IncomingHttpHeaders, timeoutMs: number) {
+    this.method = method;
+    this.#headers = headers;
+    this.#deadline = performance.now() + timeoutMs;
+    this.#timer = setTimeout(expire, timeoutMs, this);
+  }
+
+  get service() {
+    return this.method.parent;
+  }
+
+  get signal() {
+    return this.#ending.signal;
+  }
+
+  get requestMethod() {
+    return "POST";
+  }
+
+  get protocolName() {
+    return "grpc";
+  }
+
+  get url() {
+    return `http://${this.#headers[":authority"] ?? ""}${this.#headers[":path"] ?? ""}`;
+  }
+
+  get requestHeader() {
+    return headersFrom(this.#headers);
+  }
+
+  get responseHeader() {
+    this.#responseHeader ??= new Headers();
+    return this.#responseHeader;
+  }
+
+  get responseTrailer() {
+    this.#responseTrailer ??= new Headers();
+    return this.#responseTrailer;
+  }
+
+  get values() {
+    this.#values ??= createContextValues();
+    return this.#values;
+  }
+
+  /** What the handler has set. */
+  get sentHeader(): Iterable<[string, string]> {
+    return this.#responseHeader ?? [];
+  }
+
+  get sentTrailer(): Iterable<[string, string]> {
+    return this.#responseTrailer ?? [];
+  }
+
+  abort(reason: unknown): void {
+    this.#ending.abort(reason);
+  }
+
+  /** The deadline no longer matters. */
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+function expire(context: UnaryContext): void {
+  context.abort(new ConnectError("the operation timed out", Code.DeadlineExceeded));
 }
 
 function headersFrom(headers: IncomingHttpHeaders): Headers {
@@ -201,14 +250,12 @@ function incomplete(): ConnectError {
 function sendAnswer(
   stream: ServerHttp2Stream,
   framed: Buffer,
-  { sent }: { readonly sent: { header?: Headers; trailer?: Headers } },
+  { sentHeader, sentTrailer }: Pick<UnaryContext, "sentHeader" | "sentTrailer">,
 ): void {
   if (stream.destroyed || stream.closed) return;
-  const headers = { ":status": 200, "content-type": contentType, ...Object.fromEntries(sent.header ?? []) };
+  const headers = { ":status": 200, "content-type": contentType, ...Object.fromEntries(sentHeader) };
   stream.respond(headers, { waitForTrailers: true });
-  stream.on("wantTrailers", () =>
-    stream.sendTrailers({ ...Object.fromEntries(sent.trailer ?? []), "grpc-status": "0" }),
-  );
+  stream.on("wantTrailers", () => stream.sendTrailers({ ...Object.fromEntries(sentTrailer), "grpc-status": "0" }));
   stream.end(framed);
 }
 

@@ -11,7 +11,7 @@ import { file_millrace_v1_prediction, PredictResponseSchema } from "../../../gen
 import { file_millrace_v1_training } from "../../../gen/millrace/v1/training_pb.ts";
 import { file_onnx_onnx } from "../../../gen/onnx/onnx_pb.ts";
 import { type Random, randomFor } from "../../../lib/images/random.ts";
-import { encode } from "../../../lib/rpc/encode.ts";
+import { encode } from "../../../lib/protobuf/encode.ts";
 
 const files = [
   file_google_rpc_status,

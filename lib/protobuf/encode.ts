@@ -1,5 +1,5 @@
 /**
- * Messages to bytes, for answers. It writes what toBinary writes, which asks the descriptor of every field anew for every message: here a
+ * Messages to bytes, for answers and events. It writes what toBinary writes, which asks the descriptor of every field anew for every message: here a
  * type is looked at once, and nothing is made on the way but the bytes.
  */
 import { type DescField, type DescMessage, type Message, ScalarType, toBinary } from "@bufbuild/protobuf";
@@ -28,7 +28,7 @@ export function encode(desc: DescMessage, message: Message, room = 0): Buffer {
   return writer.finish(room);
 }
 
-/** Undefined for a type with something in it that no answer of ours has; toBinary writes all that there is. */
+/** Undefined for a type with something in it that no message of ours has; toBinary writes all that there is. */
 function writeOf(desc: DescMessage): Write<Fields> | undefined {
   if (types.has(desc)) return types.get(desc);
   // Until it is known, for a type that has itself for a field.
