@@ -57,7 +57,11 @@ export class ProvisionalTrace {
   #traceId: string | undefined;
   /** Milliseconds from the zero of performance.now() to 1970: times within a trace then fit together to the microsecond. */
   readonly #epochMs = Date.now() - performance.now();
-  #waiting: ProvisionalSpan[] | undefined = [];
+  /** In the order in which they began: a parent is there before its children. */
+  #first: ProvisionalSpan | undefined;
+  #last: ProvisionalSpan | undefined;
+  #waiting = 0;
+  #isKept = false;
 
   constructor(tracer: SpanSource, ids: SpanIds) {
     this.tracer = tracer;
@@ -76,27 +80,34 @@ export class ProvisionalTrace {
   }
 
   add(span: ProvisionalSpan): void {
-    this.#waiting?.push(span);
-    if (this.#waiting !== undefined && this.#waiting.length > maxWaitingSpans) this.keep();
+    if (this.#isKept) return;
+    this.#first ??= span;
+    if (this.#last !== undefined) this.#last.next = span;
+    this.#last = span;
+    if (++this.#waiting > maxWaitingSpans) this.keep();
   }
 
   keep(): void {
-    const spans = this.#waiting ?? [];
-    this.#waiting = undefined;
-    // In the order in which they began: a parent is there before its children.
-    for (const span of spans) span.become();
+    this.#isKept = true;
+    let span = this.#first;
+    this.#first = undefined;
+    for (; span !== undefined; span = span.next) span.become();
   }
 }
 
 /** A span of a {@link ProvisionalTrace}. An error status keeps the trace, and so does an event that is published or handled inside. */
 export class ProvisionalSpan implements Span {
+  /** The one of its trace that began after it, while they wait. */
+  next: ProvisionalSpan | undefined;
   readonly #trace: ProvisionalTrace;
   #spanContext: SpanContext | undefined;
   readonly #name: string;
   readonly #options: SpanOptions;
   readonly #startTime: TimeInput;
   readonly #parent: ProvisionalSpan | undefined;
-  /** What was done with it, for the span of the SDK that it may become. */
+  /** What was said of it since, for the span of the SDK that it may become. */
+  #attributes: Attributes | undefined;
+  /** What else was done with it. */
   #changes: ((span: Span) => void)[] | undefined;
   #endTime: TimeInput | undefined;
   #become: Span | undefined;
@@ -123,7 +134,9 @@ export class ProvisionalSpan implements Span {
     const parent = this.#parent === undefined ? ROOT_CONTEXT : this.#parent.#context();
     const options = { ...this.#options, startTime: this.#startTime };
     const span = ids.reuse(this.spanContext(), () => tracer.startSpan(this.#name, options, parent));
+    if (this.#attributes !== undefined) span.setAttributes(this.#attributes);
     for (const change of this.#changes ?? []) change(span);
+    this.#attributes = undefined;
     this.#changes = undefined;
     this.#become = span;
     if (this.#endTime !== undefined) span.end(this.#endTime);
@@ -155,11 +168,19 @@ export class ProvisionalSpan implements Span {
   }
 
   setAttribute(key: string, value: AttributeValue): this {
-    return this.#change((span) => span.setAttribute(key, value));
+    if (!this.isRecording()) return this;
+    if (this.#become !== undefined) {
+      this.#become.setAttribute(key, value);
+      return this;
+    }
+    this.#attributes ??= {};
+    this.#attributes[key] = value;
+    return this;
   }
 
   setAttributes(attributes: Attributes): this {
-    return this.#change((span) => span.setAttributes(attributes));
+    for (const [key, value] of Object.entries(attributes)) if (value !== undefined) this.setAttribute(key, value);
+    return this;
   }
 
   addEvent(name: string, attributesOrTime?: Attributes | TimeInput, time?: TimeInput): this {

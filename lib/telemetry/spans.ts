@@ -12,6 +12,7 @@ import {
 } from "@opentelemetry/api";
 import { AppError } from "../errors.ts";
 import type { SpanAttributes } from "./attributes.ts";
+import { contextWithSpan } from "./context-with-span.ts";
 import type { SpanSource } from "./provisional-span.ts";
 
 /** Does nothing until telemetry has been started. */
@@ -36,10 +37,15 @@ export interface SpanSettings {
   readonly links?: readonly Link[];
   /** Where the work had begun before, in milliseconds since 1970. Default: now. */
   readonly startTimeMs?: number;
+  /**
+   * The work begins no spans and writes no log lines, so that nothing in it asks for the active span: this one is not made active,
+   * which costs more than the span itself. Default: false.
+   */
+  readonly isLeaf?: boolean;
 }
 
 /**
- * Runs `work` inside a new span, which is active while it runs and always ends.
+ * Runs `work` inside a new span, which is active while it runs (but see {@link SpanSettings.isLeaf}) and always ends.
  * What `work` throws is recorded on the span (see {@link failSpan}) and thrown on.
  *
  * @example const model = await withSpan("load model", { attributes: { "millrace.model.version": 3 } }, () => load())
@@ -52,7 +58,7 @@ export async function withSpan<T>(
   const parent = settings.parent ?? context.active();
   const span = begin(name, settings, parent);
   try {
-    const within = contextOf(span, parent);
+    const within = settings.isLeaf === true ? context.active() : contextOf(span, parent);
     return await (within === context.active() ? work(span) : context.with(within, () => work(span)));
   } catch (error) {
     failSpan(span, error);
@@ -64,7 +70,7 @@ export async function withSpan<T>(
 
 /** The context for the work of a span: the parent's own where spans go nowhere and nobody's trace has to be passed on. */
 export function contextOf(span: Span, parent: Context): Context {
-  return span.isRecording() || isSpanContextValid(span.spanContext()) ? trace.setSpan(parent, span) : parent;
+  return span.isRecording() || isSpanContextValid(span.spanContext()) ? contextWithSpan(parent, span) : parent;
 }
 
 /** A span that the caller ends, for work that does not fit into one function. */

@@ -7,7 +7,7 @@ import { GRPCInferenceService } from "../../../gen/inference/open_inference_pb.t
 import { AppError } from "../../../lib/errors.ts";
 import type { Logger } from "../../../lib/log.ts";
 import { inCall } from "../../../lib/rpc/observe.ts";
-import { observeCall } from "../../../lib/rpc/observed-call.ts";
+import { ObservedCall } from "../../../lib/rpc/observed-call.ts";
 import type { HttpHandler, HttpRequest, HttpResponse } from "../../../lib/rpc/port.ts";
 import { outgoingError } from "../../../lib/rpc/server-errors.ts";
 import { type OpenInference, serverMetadata } from "./inference.ts";
@@ -64,7 +64,7 @@ async function answer(request: HttpRequest, answering: Answering): Promise<Reply
     const [path = ""] = (request.url ?? "").split("?", 1);
     const route = routeOf(request.method ?? "", path);
     if (route.action !== "infer") return await answerQuestion(route, request, inference);
-    const call = observeCall(
+    const call = new ObservedCall(
       { method: GRPCInferenceService.method.modelInfer, protocol: "rest", headers: request.headers },
       logger,
     );
