@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import sharp from "sharp";
 import { AppError } from "../errors.ts";
+import { planesOf } from "./planes.ts";
 import { decodeSmallJpeg } from "./small-jpeg.ts";
 import type { PixelShape } from "./sources/source.ts";
 
@@ -34,15 +35,19 @@ sharp.cache(false);
  * scaled so that it covers the shape and the middle is cut out, so nothing is distorted. SVG is drawn without reading any
  * file or address that it refers to.
  *
+ * A small JPEG of this very shape is decoded at once, whatever else in a thread.
+ *
  * @throws AppError IMAGE_UNREADABLE when the bytes are no image or a damaged one; IMAGE_TOO_LARGE beyond `maxImagePixels`;
  * INVALID_REQUEST when the shape has other than 3 channels.
  */
-export async function decodeImage(bytes: Uint8Array, shape: PixelShape): Promise<Uint8Array> {
-  const { height, width, channels } = shape;
+export function decodeImage(bytes: Uint8Array, shape: PixelShape): Promise<Uint8Array> | Uint8Array {
+  const { channels } = shape;
   if (channels !== 3) throw new AppError("INVALID_REQUEST", `images are decoded to 3 channels, not to ${channels}`);
   refuseByContent(bytes);
-  const small = await decodeSmallJpeg(bytes, shape);
-  if (small !== undefined) return planesOf(small, channels);
+  return decodeSmallJpeg(bytes, shape) ?? decodeAny(bytes, shape);
+}
+
+async function decodeAny(bytes: Uint8Array, { height, width, channels }: PixelShape): Promise<Uint8Array> {
   try {
     const interleaved = await sharp(bytes, { failOn: "error", limitInputPixels: maxImagePixels })
       .autoOrient()
@@ -62,22 +67,14 @@ function refuseByContent(bytes: Uint8Array): void {
   if (bytes.length === 0) throw new AppError("IMAGE_UNREADABLE", "the file is empty (0 bytes)");
   // SVG may come compressed, and nothing else that can be read begins like gzip.
   if (bytes[0] === 0x1f && bytes[1] === 0x8b) throw new AppError("IMAGE_UNREADABLE", "the file is compressed (gzip)");
-  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 256)).replace(/^\u00ef\u00bb\u00bf/, "");
-  if (bytes.length > maxSvgBytes && start.trimStart().startsWith("<")) {
+  if (bytes.length > maxSvgBytes && looksLikeSvg(bytes)) {
     throw new AppError("IMAGE_TOO_LARGE", `the SVG has ${bytes.length} bytes; the limit is ${maxSvgBytes}`);
   }
 }
 
-/** Pixels that lie channel beside channel, put channel after channel. */
-function planesOf(interleaved: Uint8Array, channels: number): Uint8Array {
-  const plane = interleaved.length / channels;
-  const result = new Uint8Array(interleaved.length);
-  for (let channel = 0; channel < channels; channel++) {
-    for (let pixel = 0, from = channel; pixel < plane; pixel++, from += channels) {
-      result[channel * plane + pixel] = interleaved[from] ?? 0;
-    }
-  }
-  return result;
+function looksLikeSvg(bytes: Uint8Array): boolean {
+  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 256)).replace(/^\u00ef\u00bb\u00bf/, "");
+  return start.trimStart().startsWith("<");
 }
 
 /** What sharp's error means to the person whose image it is. */

@@ -3,6 +3,7 @@
  * such image costs a thread and the event loop some twenty times what decoding it takes.
  */
 import createCodec from "@cornerstonejs/codec-libjpeg-turbo-8bit/decodewasmjs";
+import { planesOf } from "./planes.ts";
 import type { PixelShape } from "./sources/source.ts";
 
 /** Larger images take longer than setting up sharp, which decodes in threads of its own. */
@@ -14,37 +15,45 @@ const maxBytes = 4096 + 6 * maxPixels;
 /** Each image that is refused costs 192 bytes, which C++ exceptions never give back; so many are 192 KB. */
 const maxRefusals = 1000;
 
-let codec: ReturnType<typeof loadCodec> | undefined;
+/** Red, green and blue, or what they are made from. */
+const components = 3;
+
+/** Compiled before the first image comes, so that decoding waits for nothing. */
+let decoder = await createDecoder();
+let refusals = 0;
 
 /**
- * Decodes a plain JPEG of this very shape to interleaved RGB: byte for byte what sharp makes of it, by the same library (libjpeg-turbo,
+ * Decodes a plain JPEG of this very shape to [C, H, W], red first: byte for byte what sharp makes of it, by the same library (libjpeg-turbo,
  * compiled to WebAssembly). Undefined for whatever is not plainly that, or draws a warning: another size, more than
  * 64 x 64 pixels, progressive, grey, CMYK, rotated by EXIF, with a colour profile, damaged, no JPEG. sharp then decodes or refuses it.
  */
-export async function decodeSmallJpeg(bytes: Uint8Array, shape: PixelShape): Promise<Uint8Array | undefined> {
+export function decodeSmallJpeg(bytes: Uint8Array, shape: PixelShape): Uint8Array | undefined {
   const { height, width } = shape;
   if (height * width > maxPixels || bytes.length > maxBytes || !isPlainJpeg(bytes, shape)) return undefined;
-  codec ??= loadCodec();
-  const loaded = await codec;
-  const { decoder } = loaded;
   try {
     decoder.getEncodedBuffer(bytes.length).set(bytes);
     decoder.decode();
-    // A view of memory that the next image overwrites.
-    return decoder.getDecodedBuffer().slice();
+    // Copied from memory that the next image overwrites.
+    return planesOf(decoder.getDecodedBuffer(), components);
   } catch {
-    if (++loaded.refusals >= maxRefusals) codec = undefined;
+    noteRefusal();
     return undefined;
   }
 }
 
-async function loadCodec() {
-  const { JPEGDecoder } = await createCodec();
-  return { decoder: new JPEGDecoder(), refusals: 0 };
+/** Replaces the decoder, and with it its memory, from time to time. */
+function noteRefusal(): void {
+  refusals++;
+  if (refusals % maxRefusals !== 0) return;
+  void createDecoder().then((fresh) => {
+    decoder = fresh;
+  });
 }
 
-/** Red, green and blue, or what they are made from. */
-const components = 3;
+async function createDecoder() {
+  const { JPEGDecoder } = await createCodec();
+  return new JPEGDecoder();
+}
 
 /** Names of JPEG's markers (ITU-T T.81, table B.1). */
 const marker = { baseline: 0xc0, extended: 0xc1, tables: [0xc4, 0xdb, 0xdd], scan: 0xda, comment: 0xfe, jfif: 0xe0 };

@@ -57,11 +57,11 @@ export async function withModel<T>(
   const { model } = held;
   // Before anything else: a refusal has to cost next to nothing, or refusing is what the server is busy with.
   using places = model.admit(request);
-  const settings = { attributes: attributesOf(model), links: linksTo(model) };
+  const settings = { attributes: attributesOf(model), links: linksTo(model), isLeaf: true };
   const isRouted = request.selector?.case === undefined;
   const answering = answeringModel(dependencies, { model, places, isRouted });
   const answer = await withSpan("classify", settings, () => answerWith(answering));
-  await noteFirstAnswer(model);
+  if (model.firstAnswerParent !== undefined) await noteFirstAnswer(model, model.firstAnswerParent);
   return answer;
 }
 
@@ -155,9 +155,7 @@ function trainingSpan({ lineage }: ModelVersion): SpanContext | undefined {
 }
 
 /** The run's trace ends with the first answer of its model, linked to the caller's own trace. */
-async function noteFirstAnswer(model: LoadedModel): Promise<void> {
-  const parent = model.firstAnswerParent;
-  if (parent === undefined) return;
+async function noteFirstAnswer(model: LoadedModel, parent: SpanContext): Promise<void> {
   model.firstAnswerParent = undefined;
   const caller = trace.getActiveSpan()?.spanContext();
   const links = caller === undefined ? [] : [{ context: caller }];

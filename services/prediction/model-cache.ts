@@ -62,8 +62,11 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
   let uses = 0;
   let drained = () => {};
 
-  const counted = (): number =>
-    [...entries.values()].reduce((sum, { alwaysHolds, bytes }) => sum + (alwaysHolds > 0 ? 0 : bytes), 0);
+  const fits = (bytes: number): boolean => {
+    let held = bytes;
+    for (const entry of entries.values()) if (entry.alwaysHolds === 0) held += entry.bytes;
+    return held <= budgetBytes;
+  };
 
   function remove(entry: Entry): void {
     const key = keyOf(entry.version);
@@ -82,16 +85,17 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
 
   /** Unloads those that were not used for longest until this much room is left. */
   function makeRoom(bytes: number): void {
+    if (fits(bytes)) return;
     for (const entry of [...entries.values()].sort((a, b) => a.lastUse - b.lastUse)) {
-      if (counted() + bytes <= budgetBytes) return;
       if (entry.holds === 0) unload(entry);
+      if (fits(bytes)) return;
     }
   }
 
   function admit(entry: Entry, bytes: number): void {
     if (entry.alwaysHolds === 0) {
       makeRoom(bytes);
-      if (counted() + bytes > budgetBytes) throw memoryFull(entry.version, bytes, budgetBytes);
+      if (!fits(bytes)) throw memoryFull(entry.version, bytes, budgetBytes);
     }
     entry.bytes = bytes;
   }

@@ -50,5 +50,9 @@ function compare(expected: Float32Array, actual: Float32Array): ShadowResult {
 
 /** Index of the most probable class, the first of equals. */
 export function mostProbable(probabilities: Float32Array): number {
-  return probabilities.indexOf(Math.max(...probabilities));
+  let most = 0;
+  for (let index = 1; index < probabilities.length; index++) {
+    if ((probabilities[index] ?? 0) > (probabilities[most] ?? 0)) most = index;
+  }
+  return most;
 }
