@@ -1,9 +1,12 @@
-/** What telemetry costs: services that differ in nothing else, in turns. */
+/**
+ * What telemetry costs: pairs of services that differ in nothing else, at the same time, so that a slow moment of the machine meets both.
+ * Both are started anew for each measurement: two processes that run the same code differ by some percent for as long as they live.
+ */
 import { join } from "node:path";
 import { startCollector } from "../telemetry/collector.ts";
-import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
-import type { RunningServer } from "./servers.ts";
-import { createRows, ratios, spread, type Table } from "./table.ts";
+import { startGenerator } from "./load.ts";
+import { type Bench, type Figures, measure, usualColumns, usualInFlight } from "./measuring.ts";
+import { createRows, spread, type Table } from "./table.ts";
 import { predictGrpc as wire } from "./wires.ts";
 
 const wantedRatio = "0.95 or more";
@@ -11,12 +14,13 @@ const off = "no telemetry";
 /** Another service without telemetry: how far it is from the first is what the machine makes of two that are alike. */
 const control = "no telemetry, a second service";
 
-/** Variables of the service. Metrics are counted unless all of telemetry is off. */
+const telemetryOff = { OTEL_SDK_DISABLED: "true" };
+
+/** Variables of the services that are compared with one without. Metrics are counted unless all of telemetry is off. */
 function settings(traceFolder: string, toCollector: NodeJS.ProcessEnv): Readonly<Record<string, NodeJS.ProcessEnv>> {
   const toFiles = { MILLRACE_TRACE_DIR: traceFolder };
   return {
-    [off]: { OTEL_SDK_DISABLED: "true" },
-    [control]: { OTEL_SDK_DISABLED: "true" },
+    [control]: telemetryOff,
     "metrics (npm run service)": {},
     "and 1 % of traces, to a collector (deploy/)": { ...toCollector, MILLRACE_TRACE_SHARE: "0.01" },
     "and all traces, to files (npm start)": toFiles,
@@ -24,41 +28,51 @@ function settings(traceFolder: string, toCollector: NodeJS.ProcessEnv): Readonly
   };
 }
 
-interface Subject {
-  readonly name: string;
-  readonly server: RunningServer;
-}
+/** Of each service: together they have as many under way as one service has elsewhere. */
+const inFlight = usualInFlight / 2;
 
 export async function measureTelemetry(bench: Bench): Promise<Table> {
-  const subjects: Subject[] = [];
-  const rows = createRows();
   using collector = await startCollector();
-  try {
-    for (const [name, env] of Object.entries(settings(join(bench.home, "traces"), collector.env))) {
-      const server = await bench.hub.startService({ MILLRACE_INSTANCE_ID: `service-${subjects.length}`, ...env });
-      subjects.push({ name, server });
-      await warmUp(bench, server, wire);
+  using generator = startGenerator();
+  const others = Object.entries(settings(join(bench.home, "traces"), collector.env));
+  const rows = createRows();
+  for (let round = 0; round < bench.options.rounds; round++) {
+    for (const [name, env] of others) {
+      const [without, figures] = await measurePair([bench, { ...bench, generator }], [telemetryOff, env]);
+      rows.add(off, without);
+      const rate = figures.answered / without.answered;
+      const time = figures.cpuMicros / without.cpuMicros;
+      rows.add(name, { ...figures, rate, time });
     }
-    const arrivals = { kind: "closed", inFlight: usualInFlight } as const;
-    for (let round = 0; round < bench.options.rounds; round++) {
-      // In turns forwards and backwards: none is always first.
-      for (const { name, server } of round % 2 === 0 ? subjects : subjects.toReversed()) {
-        rows.add(name, await measure(bench, { server, wire, arrivals }));
-      }
-    }
-  } finally {
-    for (const { server } of subjects) await server[Symbol.asyncDispose]();
   }
-  const others = subjects.filter(({ name }) => name !== off);
   return {
-    title: `with and without telemetry, JPEGs by Predict over gRPC, ${usualInFlight} in flight`,
+    title: `with and without telemetry at the same time, JPEGs by Predict over gRPC, ${inFlight} in flight each`,
     columns: usualColumns,
     rows: rows.all(),
-    verdicts: others.map(({ name }) => {
-      const rate = spread(ratios(rows.values(name, "answered"), rows.values(off, "answered")), 3);
-      const time = spread(ratios(rows.values(name, "cpuMicros"), rows.values(off, "cpuMicros")), 3);
+    verdicts: others.map(([name]) => {
+      const [rate, time] = [spread(rows.values(name, "rate"), 3), spread(rows.values(name, "time"), 3)];
       const wanted = name === control ? "" : `, wanted ${wantedRatio}`;
       return `${name}: ${rate} times the rate without telemetry${wanted}; ${time} times the processor time an answer`;
     }),
   };
+}
+
+type Two<T> = readonly [T, T];
+
+/** Two services that are started, warmed up and measured at the same time. */
+async function measurePair(benches: Two<Bench>, envs: Two<NodeJS.ProcessEnv>): Promise<Two<Figures>> {
+  const start = (index: 0 | 1) =>
+    benches[index].hub.startService({ MILLRACE_INSTANCE_ID: `service-${index}`, ...envs[index] });
+  await using first = await start(0);
+  await using second = await start(1);
+  const both = (seconds: number): Promise<Two<Figures>> => {
+    const load = { wire, arrivals: { kind: "closed", inFlight }, seconds } as const;
+    return Promise.all([
+      measure(benches[0], { server: first, ...load }),
+      measure(benches[1], { server: second, ...load }),
+    ]);
+  };
+  await both(benches[0].options.warmUpSeconds);
+  // Awaited here: the services end when this function does.
+  return await both(benches[0].options.seconds);
 }

@@ -6,6 +6,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts";
 import { type Status, StatusSchema } from "../../gen/google/rpc/status_pb.ts";
 import { AppError, type StatusName } from "../errors.ts";
+import { memoize } from "../memoize.ts";
 
 /** `google.rpc.ErrorInfo.domain` of every error that Millrace makes. */
 export const errorDomain = "millrace";
@@ -32,9 +33,9 @@ const codes: Readonly<Record<StatusName, Code>> = {
  * An AppError keeps its message and gets google.rpc.ErrorInfo (reason = code, metadata = details), BadRequest where
  * `details.field` names a field, RetryInfo where trying again can help (after `details.retryDelayMs`, 1 s by default).
  * A broken validation rule gets BadRequest beside buf.validate.Violations. An abort is answered with the reason of
- * `signal`. Anything else is `internal` without its text, with the trace id in the metadata of ErrorInfo.
+ * `signal`. Anything else is `internal` without its text, with the trace id in the metadata of ErrorInfo, which is asked for only then.
  */
-export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: string | undefined): ConnectError {
+export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: () => string | undefined): ConnectError {
   if (thrown instanceof AppError) return errorFromAppError(thrown);
   if (thrown instanceof ConnectError) {
     return thrown.cause instanceof ValidationError ? withBadRequest(thrown, thrown.cause) : thrown;
@@ -44,7 +45,8 @@ export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: str
     if (signal.aborted && !isAbort(reason)) return outgoingError(reason, signal, traceId);
     return errorFromAppError(AppError.from(thrown));
   }
-  const metadata: Record<string, string> = traceId === undefined ? {} : { trace_id: traceId };
+  const id = traceId();
+  const metadata: Record<string, string> = id === undefined ? {} : { trace_id: id };
   const info = detail(ErrorInfoSchema, { reason: "INTERNAL", domain: errorDomain, metadata });
   return new ConnectError("internal error", Code.Internal, undefined, [info], thrown);
 }
@@ -57,15 +59,7 @@ export function statusFromError(thrown: unknown): Status {
 }
 
 /** A server that refuses many throws the same error to all of them: it is made once. */
-const madeBefore = new WeakMap<AppError, ConnectError>();
-
-function errorFromAppError(error: AppError): ConnectError {
-  const made = madeBefore.get(error) ?? connectErrorOf(error);
-  madeBefore.set(error, made);
-  return made;
-}
-
-function connectErrorOf(error: AppError): ConnectError {
+const errorFromAppError = memoize((error: AppError): ConnectError => {
   const { code, status, details, message, retryable } = error;
   const outgoing = [detail(ErrorInfoSchema, { reason: code, domain: errorDomain, metadata: { ...details } })];
   if (details.field !== undefined) {
@@ -76,7 +70,7 @@ function connectErrorOf(error: AppError): ConnectError {
     outgoing.push(detail(RetryInfoSchema, { retryDelay: durationFromMs(delayMs) }));
   }
   return new ConnectError(message, codes[status], undefined, outgoing, error);
-}
+});
 
 /** gRPC clients look for BadRequest; the violations that protovalidate attached stay. */
 function withBadRequest(error: ConnectError, { violations }: ValidationError): ConnectError {

@@ -10,6 +10,7 @@ import { Code, ConnectError, type ContextValues, createContextValues, type Handl
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { memoize } from "../memoize.ts";
 import { encode } from "../protobuf/encode.ts";
 import { inCall } from "./observe.ts";
 import { ObservedCall } from "./observed-call.ts";
@@ -269,16 +270,10 @@ function sendError(stream: ServerHttp2Stream, error: ConnectError): void {
 }
 
 /** To encode the details of an error costs as much as the rest of answering with it; a server that refuses many sends one to all. */
-const encodedBefore = new WeakMap<ConnectError, OutgoingHttpHeaders>();
-
-function headersOf(error: ConnectError): OutgoingHttpHeaders {
-  const before = encodedBefore.get(error);
-  if (before !== undefined) return before;
+const headersOf = memoize((error: ConnectError): OutgoingHttpHeaders => {
   const trailers = new Headers();
   setTrailerStatus(trailers, error);
   // grpc-js reads this with decodeURI, which leaves commas, colons and others as they were escaped.
   trailers.set("grpc-message", encodeURI(error.rawMessage));
-  const encoded = { ":status": 200, "content-type": contentType, ...Object.fromEntries(trailers) };
-  encodedBefore.set(error, encoded);
-  return encoded;
-}
+  return { ":status": 200, "content-type": contentType, ...Object.fromEntries(trailers) };
+});

@@ -13,8 +13,9 @@ import {
 } from "../../gen/millrace/v1/events_pb.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
+import { memoize } from "../../lib/memoize.ts";
 import { recordDrift, recordPrediction, recordShadow } from "../../lib/telemetry/serving-metrics.ts";
-import { createDriftDetector, type DriftDetector, type DriftMeasure } from "./drift.ts";
+import { createDriftDetector, type DriftMeasure } from "./drift.ts";
 import { createPredictionId } from "./prediction-id.ts";
 import type { Classification, LoadedModel } from "./serving.ts";
 import { mostProbable, type ShadowResult } from "./shadow.ts";
@@ -70,7 +71,7 @@ export function createAnswerLog(options: AnswerLogOptions): AnswerLog {
   const queue = createWorkQueue("predictions.unpublished", bus.logger, ending.signal);
   /** By version. */
   const batches = new Map<number, Batch>();
-  const detectors = new WeakMap<LoadedModel, DriftDetector>();
+  const detectorOf = memoize((model: LoadedModel) => createDriftDetector(model.version, model.manifest, driftWindow));
   let [waiting, published, lost] = [0, 0, 0];
 
   const batchOf = (model: LoadedModel): Batch => {
@@ -130,9 +131,7 @@ export function createAnswerLog(options: AnswerLogOptions): AnswerLog {
 
   const watchDrift = (model: LoadedModel, classIndex: number, pixels: Uint8Array): void => {
     if (driftWindow === 0) return;
-    const detector = detectors.get(model) ?? createDriftDetector(model.version, model.manifest, driftWindow);
-    detectors.set(model, detector);
-    const measures = detector.add(classIndex, pixels) ?? [];
+    const measures = detectorOf(model).add(classIndex, pixels) ?? [];
     for (const { name, distance, threshold } of measures) recordDrift(model.version, name, distance / threshold);
     if (measures.some(({ drifted }) => drifted)) reportDrift(model, measures);
   };

@@ -3,9 +3,10 @@ import { context, type Link, type SpanContext, TraceFlags, trace } from "@opente
 import type { ModelManifest, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { AppError } from "../../lib/errors.ts";
 import { decodeImage } from "../../lib/images/decode-image.ts";
+import { memoize } from "../../lib/memoize.ts";
 import { canaryAlias, championAlias, requireVersion, type VersionSelector } from "../../lib/registry/model-log.ts";
 import { recordDecoding } from "../../lib/telemetry/serving-metrics.ts";
-import { withSpan } from "../../lib/telemetry/spans.ts";
+import { type SpanSettings, withSpan } from "../../lib/telemetry/spans.ts";
 import type { AdmitOptions } from "./admission.ts";
 import type { AnswerLog } from "./answer-log.ts";
 import type { Batched, Places, Prepare } from "./batcher.ts";
@@ -57,10 +58,9 @@ export async function withModel<T>(
   const { model } = held;
   // Before anything else: a refusal has to cost next to nothing, or refusing is what the server is busy with.
   using places = model.admit(request);
-  const settings = { attributes: attributesOf(model), links: linksTo(model), isLeaf: true };
   const isRouted = request.selector?.case === undefined;
   const answering = answeringModel(dependencies, { model, places, isRouted });
-  const answer = await withSpan("classify", settings, () => answerWith(answering));
+  const answer = await withSpan("classify", classifySettings(model), () => answerWith(answering));
   if (model.firstAnswerParent !== undefined) await noteFirstAnswer(model, model.firstAnswerParent);
   return answer;
 }
@@ -132,6 +132,10 @@ export function decodeFor(
 function once<T>(value: Promise<T> | T, use: (value: T) => T): Promise<T> | T {
   return value instanceof Promise ? value.then(use) : use(value);
 }
+
+const classifySettings = memoize((model: LoadedModel): SpanSettings => {
+  return { attributes: attributesOf(model), links: linksTo(model), isLeaf: true };
+});
 
 function attributesOf({ version }: LoadedModel) {
   return {

@@ -76,7 +76,7 @@ async function answer(request: HttpRequest, answering: Answering): Promise<Reply
       throw call.fail(thrown, signal);
     }
   } catch (thrown) {
-    const { code, rawMessage } = outgoingError(thrown, signal, undefined);
+    const { code, rawMessage } = outgoingError(thrown, signal, () => undefined);
     return jsonReply(httpStatuses[code] ?? 500, { error: rawMessage });
   }
 }
