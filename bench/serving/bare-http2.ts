@@ -39,6 +39,7 @@ function serve(port: number): void {
     });
     stream.resume();
   });
+  server.on("connection", (socket) => socket.setNoDelay(true));
   server.listen(port, "127.0.0.1");
 }
 
