@@ -11,8 +11,9 @@ const service = "bench";
 const logger = createLogger({ service, level: "error" });
 await startTelemetry({ service, version: "0.0.0", traceShare: Number(process.argv[2]), logger });
 
+const settings = { attributes: { "millrace.model.name": "m", "millrace.model.version": 1 }, isLeaf: true };
 const predict = () =>
-  withSpan("classify", { attributes: { "millrace.model.name": "m", "millrace.model.version": 1 } }, () => ({
+  withSpan("classify", settings, () => ({
     predictions: [{ label: "cat", classIndex: 1, probability: 1 }],
   }));
 const server = createRpcServer({

@@ -139,7 +139,10 @@ describe("decodeImage", () => {
     it(`refuses a truncated ${format} instead of filling it up with grey`, async () => {
       const whole = await noise().toFormat(format).toBuffer();
       const half = whole.subarray(0, Math.floor(whole.length / 2));
-      await assert.rejects(async () => decodeImage(half, shape), { code: "IMAGE_UNREADABLE", message: /damaged or incomplete/ });
+      await assert.rejects(async () => decodeImage(half, shape), {
+        code: "IMAGE_UNREADABLE",
+        message: /damaged or incomplete/,
+      });
     });
   }
 
@@ -180,6 +183,9 @@ describe("decodeImage of SVG", () => {
 
   it("is refused when it is compressed", async () => {
     const compressed = Buffer.from([0x1f, 0x8b, 8, 0, 0, 0]);
-    await assert.rejects(async () => decodeImage(compressed, shape), { code: "IMAGE_UNREADABLE", message: /compressed/ });
+    await assert.rejects(async () => decodeImage(compressed, shape), {
+      code: "IMAGE_UNREADABLE",
+      message: /compressed/,
+    });
   });
 });
