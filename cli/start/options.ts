@@ -27,7 +27,7 @@ Runs the whole pipeline on this machine: broker, five services, one run, three p
 
   --dataset SOURCE        pictograms (default), cifar10, or the path of a folder, .tar, .tar.gz or .zip of images,
                           one folder per class
-  --network NAME          small (default), speedrun, speedrun-wide, resnet9 or paper
+  --network NAME          small (default), speedrun, speedrun-wide, speedrun-deep, resnet9 or paper
   --epochs N              passes over the training images; default: the network's own
   --batch-size N          images a step; default: the network's own
   --learning-rate X       highest learning rate; default: the network's own

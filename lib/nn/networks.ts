@@ -4,10 +4,10 @@ import type { NetworkDefinition } from "./networks/definition.ts";
 import { paper } from "./networks/paper.ts";
 import { resnet9 } from "./networks/resnet9.ts";
 import { small } from "./networks/small.ts";
-import { speedrun, speedrunWide } from "./networks/speedrun.ts";
+import { speedrun, speedrunDeep, speedrunWide } from "./networks/speedrun.ts";
 
 /** All networks, in the order in which they are shown. */
-export const networks: readonly NetworkDefinition[] = [small, speedrun, speedrunWide, resnet9, paper];
+export const networks: readonly NetworkDefinition[] = [small, speedrun, speedrunWide, speedrunDeep, resnet9, paper];
 
 /** The network of a name, or NETWORK_UNKNOWN listing those there are. */
 export function findNetwork(name: string): NetworkDefinition {

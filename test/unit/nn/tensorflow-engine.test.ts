@@ -53,6 +53,7 @@ const networks: Readonly<Record<string, () => LayersModel>> = {
     return buildPaperNetwork(input, { blocks, units: 32 });
   },
   speedrun: () => buildSpeedrun(input, { blocks: [6, 12] }),
+  "speedrun-deep": () => buildSpeedrun(input, { blocks: [6, 12], residual: true }),
   resnet9: () => buildResnet9(input, { width: 4 }),
   "a network with a frozen beginning": frozenBeginning,
   "a network of separable convolutions": () => separableNetwork(input),
