@@ -35,7 +35,7 @@ sharp.cache(false);
  * scaled so that it covers the shape and the middle is cut out, so nothing is distorted. SVG is drawn without reading any
  * file or address that it refers to.
  *
- * A small JPEG of this very shape is decoded at once, whatever else in a thread.
+ * A small JPEG of this very shape is decoded at once, whatever else in a thread; so what is wrong is thrown at once, or rejects.
  *
  * @throws AppError IMAGE_UNREADABLE when the bytes are no image or a damaged one; IMAGE_TOO_LARGE beyond `maxImagePixels`;
  * INVALID_REQUEST when the shape has other than 3 channels.

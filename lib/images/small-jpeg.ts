@@ -41,13 +41,16 @@ export function decodeSmallJpeg(bytes: Uint8Array, shape: PixelShape): Uint8Arra
   }
 }
 
-/** Replaces the decoder, and with it its memory, from time to time. */
+/** Replaces the decoder, and with it its memory, from time to time. Where there is no memory for another one, the old one goes on. */
 function noteRefusal(): void {
   refusals++;
   if (refusals % maxRefusals !== 0) return;
-  void createDecoder().then((fresh) => {
-    decoder = fresh;
-  });
+  createDecoder().then(
+    (fresh) => {
+      decoder = fresh;
+    },
+    () => undefined,
+  );
 }
 
 async function createDecoder() {

@@ -91,6 +91,7 @@ export class ProvisionalTrace {
     this.#isKept = true;
     let span = this.#first;
     this.#first = undefined;
+    this.#last = undefined;
     for (; span !== undefined; span = span.next) span.become();
   }
 }

@@ -38,8 +38,8 @@ export interface SpanSettings {
   /** Where the work had begun before, in milliseconds since 1970. Default: now. */
   readonly startTimeMs?: number;
   /**
-   * The work begins no spans and writes no log lines, so that nothing in it asks for the active span: this one is not made active,
-   * which costs more than the span itself. Default: false.
+   * For work that as a rule begins no spans and writes no log lines: this span is not made active, which would cost more than the span itself.
+   * What the work begins or writes after all belongs to the span around it. Default: false.
    */
   readonly isLeaf?: boolean;
 }
