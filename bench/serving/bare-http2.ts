@@ -1,6 +1,6 @@
 /**
- * What Node's HTTP/2 alone makes of the same calls: each is read and answered with the same bytes, and nothing else is done. No server on it can be
- * quicker. A process of its own; `startBareHttp2` starts it.
+ * What Node's HTTP/2 alone makes of the same calls: each is read and answered with the same bytes, and nothing else is done. A process of its own, as
+ * the service is started; `startBareHttp2` starts it.
  */
 import { createServer } from "node:http2";
 import { fileURLToPath } from "node:url";
