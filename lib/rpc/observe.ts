@@ -1,5 +1,4 @@
 import type { Interceptor } from "@connectrpc/connect";
-import { context } from "@opentelemetry/api";
 import { joinSignals, onAbort, orAborted } from "../abort.ts";
 import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
@@ -68,10 +67,8 @@ function protocolOf(headers: Headers): IncomingCall["protocol"] {
 
 /** Does a call's work inside its span, and rejects with the signal's reason as soon as that aborts. */
 export function inCall<T>(call: ObservedCall, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  const inside = async () => {
+  return call.run(async () => {
     signal.throwIfAborted();
     return orAborted(work(), signal);
-  };
-  // To enter a context is not free.
-  return call.context === context.active() ? inside() : context.with(call.context, inside);
+  });
 }

@@ -16,7 +16,7 @@ import type { Logger } from "../log.ts";
 import { memoize } from "../memoize.ts";
 import { recordMetric } from "../telemetry/metrics.ts";
 import { contextOf, startSpan } from "../telemetry/spans.ts";
-import { outgoingError } from "./server-errors.ts";
+import { type Ending, outgoingError } from "./server-errors.ts";
 
 /** Codes by which a server says that it failed; the others are answers (semantic conventions for RPC spans). */
 const serverFaults: ReadonlySet<Code> = new Set([
@@ -79,14 +79,20 @@ export class ObservedCall {
     this.context = contextOf(this.#span, parent);
   }
 
+  /** Does work inside the call's span. */
+  run<T>(work: () => Promise<T>): Promise<T> {
+    // To enter a context is not free.
+    return this.context === context.active() ? work() : context.with(this.context, work);
+  }
+
   succeed(): void {
     if (!this.#ended) this.#end("OK");
   }
 
   /** Returns the error that the client gets. */
-  fail(thrown: unknown, signal: AbortSignal): ConnectError {
+  fail(thrown: unknown, ending: Ending): ConnectError {
     const method = this.#method;
-    const error = outgoingError(thrown, signal, () => traceIdOf(this.#span));
+    const error = outgoingError(thrown, ending, () => traceIdOf(this.#span));
     if (this.#ended) return error;
     if (alarming.has(error.code)) {
       context.with(this.context, () =>

@@ -11,6 +11,9 @@ import { memoize } from "../memoize.ts";
 /** `google.rpc.ErrorInfo.domain` of every error that Millrace makes. */
 export const errorDomain = "millrace";
 
+/** What a call's signal says of its end; {@link AbortSignal} has it. */
+export type Ending = Pick<AbortSignal, "aborted" | "reason">;
+
 /** What clients are asked to wait before they try again, where the thrower says nothing else. */
 const defaultRetryDelayMs = 1_000;
 
@@ -33,16 +36,16 @@ const codes: Readonly<Record<StatusName, Code>> = {
  * An AppError keeps its message and gets google.rpc.ErrorInfo (reason = code, metadata = details), BadRequest where
  * `details.field` names a field, RetryInfo where trying again can help (after `details.retryDelayMs`, 1 s by default).
  * A broken validation rule gets BadRequest beside buf.validate.Violations. An abort is answered with the reason of
- * `signal`. Anything else is `internal` without its text, with the trace id in the metadata of ErrorInfo, which is asked for only then.
+ * `ending`. Anything else is `internal` without its text, with the trace id in the metadata of ErrorInfo, which is asked for only then.
  */
-export function outgoingError(thrown: unknown, signal: AbortSignal, traceId: () => string | undefined): ConnectError {
+export function outgoingError(thrown: unknown, ending: Ending, traceId: () => string | undefined): ConnectError {
   if (thrown instanceof AppError) return errorFromAppError(thrown);
   if (thrown instanceof ConnectError) {
     return thrown.cause instanceof ValidationError ? withBadRequest(thrown, thrown.cause) : thrown;
   }
   if (isAbort(thrown)) {
-    const { reason } = signal;
-    if (signal.aborted && !isAbort(reason)) return outgoingError(reason, signal, traceId);
+    const { aborted, reason } = ending;
+    if (aborted && !isAbort(reason)) return outgoingError(reason, ending, traceId);
     return errorFromAppError(AppError.from(thrown));
   }
   const id = traceId();

@@ -12,9 +12,9 @@ import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { memoize } from "../memoize.ts";
 import { encode } from "../protobuf/encode.ts";
-import { inCall } from "./observe.ts";
 import { ObservedCall } from "./observed-call.ts";
 import type { StreamHandler } from "./port.ts";
+import type { Ending } from "./server-errors.ts";
 import type { MessageCheck } from "./validation.ts";
 
 /** A unary method with its implementation. */
@@ -72,17 +72,18 @@ async function serve(options: UnaryGrpcOptions, { method, implementation }: Unar
   stream.on("error", ignore);
   try {
     if (timeout.error !== undefined) throw timeout.error;
-    const answer = await inCall(call, context.signal, async () => {
+    const work = async () => {
       const request = parse(method, await readMessage(stream, options.maxMessageBytes));
       options.check(method.input, request);
       return implementation(request, context);
-    });
+    };
+    const answer = await call.run(() => context.orAborted(work()));
     const framed = encode(method.output, asMessage(method, answer), prefixBytes);
     framed.writeUInt32BE(framed.length - prefixBytes, 1);
     call.succeed();
     sendAnswer(stream, framed, context);
   } catch (thrown) {
-    sendError(stream, call.fail(thrown, context.signal));
+    sendError(stream, call.fail(thrown, context));
   } finally {
     context.end();
   }
@@ -92,14 +93,17 @@ async function serve(options: UnaryGrpcOptions, { method, implementation }: Unar
 function ignore(): void {}
 
 /** What a handler may ask about its call, and its deadline. What hardly any handler asks for is made when one does. */
-class UnaryContext implements HandlerContext {
+class UnaryContext implements HandlerContext, Ending {
   readonly method: DescMethodUnary;
+  aborted = false;
+  reason: unknown;
   /** Handlers take it out of its object. */
   readonly timeoutMs = () => Math.max(0, this.#deadline - performance.now());
   readonly #headers: IncomingHttpHeaders;
-  readonly #ending = new AbortController();
   readonly #deadline: number;
   readonly #timer: NodeJS.Timeout;
+  #controller: AbortController | undefined;
+  #giveUp: ((reason: unknown) => void) | undefined;
   #responseHeader: Headers | undefined;
   #responseTrailer: Headers | undefined;
   #values: ContextValues | undefined;
@@ -115,8 +119,13 @@ class UnaryContext implements HandlerContext {
     return this.method.parent;
   }
 
+  /** To make one costs a good part of refusing a call, which needs none. */
   get signal() {
-    return this.#ending.signal;
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.aborted) this.#controller.abort(this.reason);
+    }
+    return this.#controller.signal;
   }
 
   get requestMethod() {
@@ -159,8 +168,21 @@ class UnaryContext implements HandlerContext {
     return this.#responseTrailer ?? [];
   }
 
+  /** The result of `work`, or a rejection with the reason as soon as the call is aborted. For one piece of work. */
+  orAborted<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#giveUp = reject;
+      if (this.aborted) reject(this.reason);
+      work.then(resolve, reject);
+    });
+  }
+
   abort(reason: unknown): void {
-    this.#ending.abort(reason);
+    if (this.aborted) return;
+    this.aborted = true;
+    this.reason = reason;
+    this.#controller?.abort(reason);
+    this.#giveUp?.(reason);
   }
 
   /** The deadline no longer matters. */

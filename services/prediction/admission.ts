@@ -15,7 +15,10 @@ export interface AdmissionLimits {
 }
 
 export interface SubmitOptions {
-  /** Ends the waiting: the item leaves the queue, or if it is being run, its output is dropped. Rejects with the signal's reason. */
+  /**
+   * Ends the waiting: the item leaves the queue, or if it is being run, its output is dropped. Rejects with the signal's reason. Asked for only
+   * when the item is admitted, since it may have to be made.
+   */
   readonly signal?: AbortSignal;
   /** Default normal. */
   readonly priority?: Priority;

@@ -12,6 +12,7 @@ import type { AnswerLog } from "./answer-log.ts";
 import type { Batched, Places, Prepare } from "./batcher.ts";
 import type { Deployment } from "./deployment.ts";
 import type { HeldModel } from "./model-cache.ts";
+import type { Priority } from "./priority-queue.ts";
 import { takesCanary } from "./routing.ts";
 import type { Classification, LoadedModel } from "./serving.ts";
 import { mirror } from "./shadow.ts";
@@ -31,6 +32,42 @@ export interface ModelChoice {
 
 /** Which version shall answer, how many images, and how soon. */
 export interface ModelRequest extends ModelChoice, AdmitOptions {}
+
+/** Who waits for an answer, such as a handler's context. */
+export interface Caller {
+  /** Aborts when nobody waits any more. */
+  readonly signal: AbortSignal;
+  /** Milliseconds until it will, as far as that is known. */
+  timeoutMs?(): number | undefined;
+}
+
+export interface CallRequestOptions extends ModelChoice, Pick<AdmitOptions, "priority" | "count" | "isPatient"> {}
+
+/** The request of a caller, who is asked for a signal when the request is admitted, no sooner: see {@link AdmitOptions.signal}. */
+export class CallRequest implements ModelRequest {
+  readonly selector: ModelChoice["selector"];
+  readonly routingKey: string;
+  readonly priority: Priority;
+  readonly count: number;
+  readonly isPatient: boolean;
+  readonly timeoutMs: number;
+  readonly #caller: Caller;
+
+  constructor(caller: Caller, options: CallRequestOptions) {
+    const { selector, routingKey = "", priority = "normal", count = 1, isPatient = false } = options;
+    this.selector = selector;
+    this.routingKey = routingKey;
+    this.priority = priority;
+    this.count = count;
+    this.isPatient = isPatient;
+    this.timeoutMs = caller.timeoutMs?.() ?? Number.POSITIVE_INFINITY;
+    this.#caller = caller;
+  }
+
+  get signal(): AbortSignal {
+    return this.#caller.signal;
+  }
+}
 
 /** What the network says of one image, and the answer's name. */
 export interface Answer extends Classification {
@@ -65,11 +102,11 @@ export async function withModel<T>(
   return answer;
 }
 
-/** Holds the version that is chosen. Errors as {@link withModel}. */
-export async function choose(
+/** Holds the version that is chosen. Errors as {@link withModel}, those of the choice itself thrown. */
+export function choose(
   { deployment }: AnsweringDependencies,
   { selector, routingKey = "" }: ModelChoice,
-): Promise<HeldModel> {
+): Promise<HeldModel> | HeldModel {
   const { log, models } = deployment;
   if (selector?.case === "alias") {
     const live = selector.value === championAlias ? requireChampion(deployment) : deployment.live(selector.value);

@@ -107,7 +107,11 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
         ready.delete(item);
         reject(signal?.reason);
       };
-      if (signal !== undefined) stopListening = onAbort(signal, leave);
+      if (signal !== undefined) {
+        // The images of a stream share a signal, and each listens: that is no leak.
+        setMaxListeners(0, signal);
+        stopListening = onAbort(signal, leave);
+      }
       waiting.add(item);
     });
     advance();
@@ -203,10 +207,7 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
   }
 
   function admit(admitOptions: AdmitOptions = {}): Places<Input, Output> {
-    const { count = 1, timeoutMs = Number.POSITIVE_INFINITY, isPatient = false } = admitOptions;
-    const { priority = "normal", signal } = admitOptions;
-    // The images of a stream share a signal, and each listens: that is no leak.
-    if (signal !== undefined) setMaxListeners(0, signal);
+    const { count = 1, timeoutMs = Number.POSITIVE_INFINITY, isPatient = false, priority = "normal" } = admitOptions;
     const before = ahead(priority);
     const crowd = {
       queueLength: queueLength(),
@@ -225,7 +226,7 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     return {
       submit(prepare) {
         letGo(Math.min(1, unused));
-        return enqueue(prepare, { signal, priority });
+        return enqueue(prepare, { signal: admitOptions.signal, priority });
       },
       [Symbol.dispose]: () => letGo(unused),
     };

@@ -261,7 +261,7 @@ async function goLive(
   const logger = options.bus.logger.child({ model: version.name, version: version.version, alias });
   const name = versionName(version);
   try {
-    const next = await withRetries(loadRetryPausesMs, signal, () => models.hold(version, { always: true }));
+    const next = await withRetries(loadRetryPausesMs, signal, async () => models.hold(version, { always: true }));
     next.model.firstAnswerParent = span?.spanContext();
     const previous = state.live.get(alias);
     state.live.set(alias, next);

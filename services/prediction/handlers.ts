@@ -26,9 +26,10 @@ import { statusFromError } from "../../lib/rpc/server-errors.ts";
 import {
   type AnsweringDependencies,
   type AnsweringModel,
+  type Caller,
+  CallRequest,
   choose,
   decodeFor,
-  type ModelRequest,
   withModel,
 } from "./answering.ts";
 import type { BatchSettings } from "./batch-settings.ts";
@@ -46,12 +47,12 @@ export interface PredictionDependencies extends AnsweringDependencies {
 export interface Prediction {
   /**
    * Classifies an image. IMAGE_UNREADABLE, IMAGE_TOO_LARGE or IMAGE_URL_REFUSED for bad input, DOWNLOAD_FAILED for a URL behind which there
-   * is nothing, MODEL_NOT_FOUND if the version that is named does not exist, QUEUE_FULL if it would have to wait for too long; the signal's
-   * reason as soon as it aborts. `timeoutMs` is the time that is left until then, as far as it is known.
+   * is nothing, MODEL_NOT_FOUND if the version that is named does not exist, QUEUE_FULL if it would have to wait for too long; the reason of the
+   * caller's signal as soon as that aborts.
    */
-  predict(request: PredictRequest, signal: AbortSignal, timeoutMs?: number): Promise<PredictResponse>;
+  predict(request: PredictRequest, caller: Caller): Promise<PredictResponse>;
   /** Classifies several images with one model. They are admitted together; what is wrong with one of them is its result. */
-  predictBatch(request: PredictBatchRequest, signal: AbortSignal, timeoutMs?: number): Promise<PredictBatchResponse>;
+  predictBatch(request: PredictBatchRequest, caller: Caller): Promise<PredictBatchResponse>;
   /** Classifies images as they come, and answers in their order. What is wrong with one of them is its answer. */
   predictStream(
     requests: AsyncIterable<PredictStreamRequest>,
@@ -70,29 +71,28 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   const { deployment, fetchImage, shareBatching } = dependencies;
   const answer = (request: PredictRequest, asked: CallRequest) => {
     const { input, topK } = request;
-    const { signal } = asked;
     return withModel(dependencies, asked, async (model) => {
-      const classes = await classify(model, input, { topK, signal, fetchImage });
+      const classes = await classify(model, input, { topK, caller: asked, fetchImage });
       return create(PredictResponseSchema, { ...classes, model: servedModel(model.version) });
     });
   };
   return {
-    predict: (request, signal, timeoutMs) => answer(request, modelRequest(request, signal, timeoutMs)),
-    predictBatch: (request, signal, timeoutMs) => {
+    predict: (request, caller) => answer(request, callRequest(request, caller)),
+    predictBatch: (request, caller) => {
       const { images, topK } = request;
-      const asked = { ...modelRequest(request, signal, timeoutMs), count: images.length };
+      const asked = callRequest(request, caller, { count: images.length });
       return withModel(dependencies, asked, async (model) => {
-        const settings = { topK, signal, fetchImage };
+        const settings = { topK, caller, fetchImage };
         const classified = images.map((value) => resultOf(classify(model, { case: "image", value }, settings)));
         const results = await Promise.all(classified);
-        signal.throwIfAborted();
+        caller.signal.throwIfAborted();
         return create(PredictBatchResponseSchema, { results, model: servedModel(model.version) });
       });
     },
     predictStream: (requests, signal) =>
       answerInOrder(requests, streamAhead, async ({ request }) => {
         // The client of a stream is slowed down, not refused.
-        const patient = (asked: PredictRequest) => ({ ...modelRequest(asked, signal), isPatient: true });
+        const patient = (asked: PredictRequest) => callRequest(asked, { signal }, { isPatient: true });
         const result = await streamResultOf(request === undefined ? noRequest() : answer(request, patient(request)));
         signal.throwIfAborted();
         return create(PredictStreamResponseSchema, { result });
@@ -122,19 +122,17 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   };
 }
 
-type CallRequest = ModelRequest & { readonly signal: AbortSignal };
-
-function modelRequest(
+function callRequest(
   { model, routingKey, priority }: Pick<PredictRequest, "model" | "routingKey" | "priority">,
-  signal: AbortSignal,
-  timeoutMs = Number.POSITIVE_INFINITY,
+  caller: Caller,
+  options: Partial<Pick<CallRequest, "count" | "isPatient">> = {},
 ): CallRequest {
-  return { selector: model?.selector, routingKey, priority: priorityOf(priority), signal, timeoutMs };
+  return new CallRequest(caller, { selector: model?.selector, routingKey, priority: priorityOf(priority), ...options });
 }
 
 interface ClassifySettings extends Pick<PredictionDependencies, "fetchImage"> {
   readonly topK: number;
-  readonly signal: AbortSignal;
+  readonly caller: Pick<Caller, "signal">;
 }
 
 /** The fields that Predict and the results of PredictBatch have in common. */
@@ -147,11 +145,11 @@ interface ClassifiedImage {
 async function classify(
   model: AnsweringModel,
   input: PredictRequest["input"],
-  { topK, fetchImage, signal }: ClassifySettings,
+  { topK, fetchImage, caller }: ClassifySettings,
 ): Promise<ClassifiedImage> {
   const startedMs = performance.now();
   // Before it waits for its turn, which a slow host would take from others.
-  const fetched = input.case === "imageUrl" ? await fetchImage(input.value, signal) : undefined;
+  const fetched = input.case === "imageUrl" ? await fetchImage(input.value, caller.signal) : undefined;
   const fetchMs = fetched === undefined ? 0 : performance.now() - startedMs;
   const {
     output,

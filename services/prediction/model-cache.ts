@@ -33,9 +33,10 @@ export type ModelState =
 
 export interface ModelCache extends AsyncDisposable {
   /**
-   * The version in memory, loaded unless it is, for as long as it is held. Rejects with what loading threw, or with MODEL_MEMORY_FULL.
+   * The version in memory for as long as it is held: at once if it is there, as for nearly every request, otherwise when it has been loaded.
+   * Rejects with what loading threw, or with MODEL_MEMORY_FULL.
    */
-  hold(version: ModelVersion, options?: HoldOptions): Promise<HeldModel>;
+  hold(version: ModelVersion, options?: HoldOptions): Promise<HeldModel> | HeldModel;
   state(version: ModelVersion): ModelState;
   /** Those in memory. */
   readonly loaded: readonly LoadedModel[];
@@ -127,7 +128,7 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
   }
 
   return {
-    async hold(version, { always = false } = {}) {
+    hold(version, { always = false } = {}) {
       const key = keyOf(version);
       const known = entries.get(key);
       const entry = known ?? begin(version);
@@ -140,12 +141,12 @@ export function createModelCache({ load, budgetBytes, logger, onChange = () => {
         if (held) release(entry, always);
         held = false;
       };
-      try {
-        return { model: await entry.loading, [Symbol.dispose]: letGo };
-      } catch (thrown) {
+      const give = (model: LoadedModel): HeldModel => ({ model, [Symbol.dispose]: letGo });
+      if (entry.model !== undefined) return give(entry.model);
+      return entry.loading.then(give, (thrown) => {
         letGo();
         throw thrown;
-      }
+      });
     },
     state(version) {
       const entry = entries.get(keyOf(version));

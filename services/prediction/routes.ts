@@ -15,8 +15,8 @@ export interface PredictionRoutes {
 /** The RPC surface of the prediction service. */
 export function predictionRoutes({ prediction, feedback, deployment }: PredictionRoutes): RpcService {
   return rpcService(PredictionService, {
-    predict: (request, { signal, timeoutMs }) => prediction.predict(request, signal, timeoutMs()),
-    predictBatch: (request, { signal, timeoutMs }) => prediction.predictBatch(request, signal, timeoutMs()),
+    predict: (request, call) => prediction.predict(request, call),
+    predictBatch: (request, call) => prediction.predictBatch(request, call),
     predictStream: (requests, { signal }) => prediction.predictStream(requests, signal),
     getModel: (request) => prediction.describe(request),
     listServedModels: () => ({ models: listServedModels(deployment) }),

@@ -7,7 +7,15 @@
 import { AppError } from "../../../lib/errors.ts";
 import { championAlias, requireVersion } from "../../../lib/registry/model-log.ts";
 import { version as serverVersion } from "../../../lib/version.ts";
-import { type AnsweringDependencies, type AnsweringModel, choose, decodeFor, withModel } from "../answering.ts";
+import {
+  type AnsweringDependencies,
+  type AnsweringModel,
+  type Caller,
+  CallRequest,
+  choose,
+  decodeFor,
+  withModel,
+} from "../answering.ts";
 import type { Prepare } from "../batcher.ts";
 import type { Deployment } from "../deployment.ts";
 import type { LoadedModel } from "../serving.ts";
@@ -60,9 +68,9 @@ export interface OpenInference {
   metadata(name: string, version: string): Promise<ModelMetadata>;
   /**
    * Runs the version, which is loaded if need be. INVALID_REQUEST and the errors of images name what is wrong with which input; one bad image
-   * fails the request. QUEUE_FULL if it would have to wait for too long; `timeoutMs` is the time until the signal aborts, if it is known.
+   * fails the request. QUEUE_FULL if it would have to wait for too long.
    */
-  infer(request: InferRequest, signal: AbortSignal, timeoutMs?: number): Promise<InferResult>;
+  infer(request: InferRequest, caller: Caller): Promise<InferResult>;
   readonly repository: Repository;
 }
 
@@ -81,15 +89,11 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
       using held = await choose(dependencies, { selector: selectorOf(version || championAlias) });
       return describe(held.model, deployment);
     },
-    infer: async (
-      { modelName: name, modelVersion, inputs, outputs, routingKey },
-      signal,
-      timeoutMs = Number.POSITIVE_INFINITY,
-    ) => {
+    infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, caller) => {
       checkName(name);
       requireOutputs(outputs);
       const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
-      const request = { selector, routingKey, count: inputs[0]?.shape[0] ?? 1, signal, timeoutMs };
+      const request = new CallRequest(caller, { selector, routingKey, count: inputs[0]?.shape[0] ?? 1 });
       return withModel(dependencies, request, async (model) => {
         const classified = await classifyAll(model, inputs);
         return {

@@ -127,7 +127,9 @@ async function infer(
   const late = `the inference of ${modelName} was not done in ${timeoutMs} ms; allow it more by the parameter timeout, in microseconds`;
   const expire = () => ending.abort(new ConnectError(late, Code.DeadlineExceeded));
   const timer = setTimeout(expire, timeoutMs);
-  const result = await inference.infer(wanted, ending.signal, timeoutMs).finally(() => clearTimeout(timer));
+  const result = await inference
+    .infer(wanted, { signal: ending.signal, timeoutMs: () => timeoutMs })
+    .finally(() => clearTimeout(timer));
   const isBinary = ({ name }: Tensor): boolean =>
     outputs.find((output) => output.name === name)?.parameters.binary_data ?? parameters.binary_data_output ?? false;
   const head = { model_name: result.modelName, model_version: result.modelVersion, ...(id !== undefined && { id }) };

@@ -19,12 +19,12 @@ export function openInferenceRoutes(inference: OpenInference): RpcService {
     modelReady: ({ name, version }) => ({ ready: inference.modelReady(name, version) }),
     serverMetadata: () => ({ ...serverMetadata, extensions: [...serverMetadata.extensions] }),
     modelMetadata: async ({ name, version }) => wireMetadata(await inference.metadata(name, version)),
-    modelInfer: async (request, { signal, timeoutMs }) => {
+    modelInfer: async (request, call) => {
       const { modelName, modelVersion, id, outputs: wanted } = request;
       const outputs = wanted.map(({ name }) => name);
       const routingKey = textParameter(request.parameters, "routing_key");
       const asked = { modelName, modelVersion, inputs: tensorsOf(request), outputs, routingKey };
-      const result = await inference.infer(asked, signal, timeoutMs());
+      const result = await inference.infer(asked, call);
       return {
         modelName: result.modelName,
         modelVersion: result.modelVersion,

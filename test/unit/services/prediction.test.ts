@@ -43,7 +43,7 @@ function picture(index: number): Promise<Buffer> {
 }
 
 const predict = (prediction: Prediction, image: Uint8Array, signal = never): Promise<PredictResponse> =>
-  prediction.predict(create(PredictRequestSchema, { input: { case: "image", value: image } }), signal);
+  prediction.predict(create(PredictRequestSchema, { input: { case: "image", value: image } }), { signal });
 
 const byClass = ({ predictions }: Pick<PredictResponse, "predictions">): number[] =>
   predictions.toSorted((a, b) => a.classIndex - b.classIndex).map(({ probability }) => probability);
@@ -73,10 +73,9 @@ test("images that come at the same time share batches, and each has its own answ
 test("of several images a broken one fails alone, with the error that Predict would have given", async (t) => {
   const prediction = await startPrediction(t);
   const images = [await picture(1), Buffer.from("no image"), Buffer.alloc(0), await picture(2)];
-  const { results, model } = await prediction.predictBatch(
-    create(PredictBatchRequestSchema, { images, topK: 1 }),
-    never,
-  );
+  const { results, model } = await prediction.predictBatch(create(PredictBatchRequestSchema, { images, topK: 1 }), {
+    signal: never,
+  });
   assert.deepEqual(
     results.map(({ result }) => result.case),
     ["classes", "error", "error", "classes"],
@@ -93,7 +92,7 @@ test("of several images a broken one fails alone, with the error that Predict wo
 test("an image's URL is refused unless the service is set up to fetch it", async (t) => {
   const prediction = await startPrediction(t);
   const input = { case: "imageUrl", value: "https://example.org/cat.jpg" } as const;
-  await assert.rejects(prediction.predict(create(PredictRequestSchema, { input }), never), {
+  await assert.rejects(prediction.predict(create(PredictRequestSchema, { input }), { signal: never }), {
     code: "IMAGE_URL_REFUSED",
     message: /MILLRACE_PREDICTION_IMAGE_URL_HOSTS/,
   });
@@ -120,7 +119,7 @@ test("a call that is over rejects at once, with its reason", async (t) => {
   ending.abort(new AppError("DEADLINE_EXCEEDED", "time is over"));
   await assert.rejects(waiting, { code: "DEADLINE_EXCEEDED" });
   const images = [await picture(1)];
-  const batch = prediction.predictBatch(create(PredictBatchRequestSchema, { images }), ending.signal);
+  const batch = prediction.predictBatch(create(PredictBatchRequestSchema, { images }), ending);
   await assert.rejects(batch, { code: "DEADLINE_EXCEEDED" });
 });
 
@@ -139,7 +138,7 @@ test("batching changes while it serves; what is not named stays", async (t) => {
 test("raw pixels are classified as they are, and another number of bytes is refused with the shape that is wanted", async (t) => {
   const prediction = await startPrediction(t);
   const send = (value: Uint8Array) =>
-    prediction.predict(create(PredictRequestSchema, { input: { case: "pixels", value } }), never);
+    prediction.predict(create(PredictRequestSchema, { input: { case: "pixels", value } }), { signal: never });
   const encoded = await predict(prediction, await picture(3));
   const { data } = await sharp(await picture(3))
     .raw()
