@@ -3,6 +3,8 @@
  * too long, at once, while whoever asked can still go elsewhere or come again.
  */
 import { AppError } from "../../lib/errors.ts";
+import { createCrowdWatch } from "./crowd.ts";
+import { createLoopLag } from "./loop-lag.ts";
 import type { Priority } from "./priority-queue.ts";
 
 export interface AdmissionLimits {
@@ -10,7 +12,10 @@ export interface AdmissionLimits {
   readonly maxBatchSize: number;
   /** Items that may wait or be prepared. */
   readonly maxQueueLength: number;
-  /** The longest that an item may have to wait for those ahead of it, as far as that can be told when it comes. */
+  /**
+   * The longest that an item may have to wait for those ahead of it, as far as that can be told when it comes. While more comes than can be
+   * answered, a tenth of it: to let in more would make everybody wait, and answer nobody else.
+   */
   readonly maxWaitMs: number;
 }
 
@@ -43,20 +48,32 @@ export interface Crowd {
   readonly aheadInQueue: number;
   /** How long they will take. */
   readonly waitMs: number;
+  /** How long those of any priority will take who are not patient. */
+  readonly impatientMs: number;
 }
 
 export type Newcomer = Required<Pick<AdmitOptions, "count" | "timeoutMs" | "isPatient">>;
 
+/** Shares of maxWaitMs: what an item may have to wait in a crowd, and what is so long a wait that it may be the sign of one. */
+const crowdedShare = 0.1;
+const longShare = 0.2;
+
 /** Times to wait are rounded up to this, so that all who are refused at about the same time can be sent one answer. */
 const retryStepMs = 10;
 
-/**
- * Throws QUEUE_FULL, with the time after which there will be room, if the newcomer would wait for too long or the queue become too long. Where
- * nothing is ahead nobody is refused.
- */
-export type AdmissionCheck = (newcomer: Newcomer, crowd: Crowd, limits: AdmissionLimits) => void;
+export interface Admission {
+  /**
+   * Throws QUEUE_FULL, with the time after which there will be room, if the newcomer would wait for too long or the queue become too long. Where
+   * nothing is ahead nobody is refused.
+   */
+  check(newcomer: Newcomer, crowd: Crowd, limits: AdmissionLimits): void;
+  /** Items have been answered. */
+  noteAnswers(): void;
+}
 
-export function createAdmissionCheck(): AdmissionCheck {
+export function createAdmission(): Admission {
+  const watch = createCrowdWatch();
+  const loopLag = createLoopLag();
   let last: AppError | undefined;
   /** The same error as before if it says the same: to make and encode one is a good part of what it costs to refuse. */
   function refusal(reason: string, waitMs: number): AppError {
@@ -67,15 +84,22 @@ export function createAdmissionCheck(): AdmissionCheck {
     }
     return last;
   }
-  return ({ count, timeoutMs, isPatient }, crowd, { maxBatchSize, maxQueueLength, maxWaitMs }) => {
-    const { queueLength, ahead, aheadInQueue, waitMs } = crowd;
-    if (queueLength > 0 && queueLength + count > maxQueueLength) {
-      throw refusal(`at most ${maxQueueLength} images may wait, and there are too many`, waitMs);
-    }
-    if (ahead === 0) return;
-    const isTooLong = waitMs > maxWaitMs && !isPatient;
-    if (isTooLong && aheadInQueue >= maxBatchSize)
-      throw refusal(`more images are ahead than can be answered within ${maxWaitMs} ms`, waitMs);
-    if (waitMs > timeoutMs) throw refusal("more images are ahead than can be answered before the deadline", waitMs);
+  return {
+    check({ count, timeoutMs, isPatient }, crowd, { maxBatchSize, maxQueueLength, maxWaitMs }) {
+      const { queueLength, ahead, aheadInQueue, waitMs, impatientMs } = crowd;
+      watch.noteArrival(impatientMs + loopLag(), longShare * maxWaitMs);
+      if (queueLength > 0 && queueLength + count > maxQueueLength) {
+        throw refusal(`at most ${maxQueueLength} images may wait, and there are too many`, waitMs);
+      }
+      if (ahead === 0) return;
+      const limitMs = watch.isCrowded ? crowdedShare * maxWaitMs : maxWaitMs;
+      if (!isPatient && waitMs > limitMs && aheadInQueue >= maxBatchSize) {
+        watch.noteRefusal();
+        // The queue is short in a crowd, but not for those who come back as soon as it says.
+        throw refusal(`more images are ahead than can be answered within ${limitMs} ms`, Math.max(waitMs, maxWaitMs));
+      }
+      if (waitMs > timeoutMs) throw refusal("more images are ahead than can be answered before the deadline", waitMs);
+    },
+    noteAnswers: () => watch.noteAnswer(),
   };
 }

@@ -10,8 +10,8 @@ export interface BatchSettings extends AdmissionLimits {
   readonly maxDelayMs: number;
 }
 
-/** What a person takes for at once, and more than a batch or two of a small network: to let in more only makes answers later. */
-export const defaultMaxWaitMs = 50;
+/** What a person takes for at once, and what the machine may stand still: to let in more only makes answers later. */
+export const defaultMaxWaitMs = 75;
 
 /** Throws INVALID_REQUEST with the field that cannot be. */
 export function checkedSettings(settings: BatchSettings): BatchSettings {

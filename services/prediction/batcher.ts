@@ -5,7 +5,7 @@
 import { setMaxListeners } from "node:events";
 import { onAbort } from "../../lib/abort.ts";
 import { AppError } from "../../lib/errors.ts";
-import { type AdmitOptions, createAdmissionCheck, type SubmitOptions } from "./admission.ts";
+import { type AdmitOptions, createAdmission, type SubmitOptions } from "./admission.ts";
 import { type BatchSettings, checkedSettings } from "./batch-settings.ts";
 import { createPriorityQueue, type Priority, type Queueable } from "./priority-queue.ts";
 import { createServiceTimes } from "./service-times.ts";
@@ -81,12 +81,14 @@ interface Item<Input, Output> extends Queueable {
 
 export function createBatcher<Input, Output>(options: BatcherOptions<Input, Output>): Batcher<Input, Output> {
   const { maxPreparing = 8 } = options;
-  const checkAdmission = createAdmissionCheck();
+  const admission = createAdmission();
   const times = createServiceTimes({ parallel: maxPreparing });
   const waiting = createPriorityQueue<Item<Input, Output>>();
   const ready = createPriorityQueue<Item<Input, Output>>();
   let settings = checkedSettings(options.settings);
   let held = 0;
+  /** Items and places of those who are not patient. */
+  let impatient = 0;
   let preparing = 0;
   let running = 0;
   let timer: NodeJS.Timeout | undefined;
@@ -96,9 +98,10 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
 
   async function enqueue(
     prepare: Prepare<Input>,
-    { signal, priority }: Pick<Item<Input, Output>, "signal" | "priority">,
-  ) {
+    { signal, priority, weight }: Pick<Item<Input, Output>, "signal" | "priority"> & { readonly weight: number },
+  ): Promise<Batched<Output>> {
     signal?.throwIfAborted();
+    impatient += weight;
     let stopListening = () => {};
     const answered = new Promise<Batched<Output>>((resolve, reject) => {
       const item: Item<Input, Output> = { prepare, priority, signal, cameMs: performance.now(), resolve, reject };
@@ -115,7 +118,10 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
       waiting.add(item);
     });
     advance();
-    return answered.finally(stopListening);
+    return answered.finally(() => {
+      impatient -= weight;
+      stopListening();
+    });
   }
 
   /** Does what can be done: prepares items, but not many more than the next batch takes, and begins that batch. */
@@ -191,6 +197,7 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     try {
       const { outputs, durationMs } = await options.run(batch.map(({ prepared }) => prepared?.input as Input));
       times.noteRun(batch.length, durationMs);
+      admission.noteAnswers();
       if (outputs.length !== batch.length) {
         throw new AppError("INTERNAL", `a batch of ${batch.length} items had ${outputs.length} outputs`);
       }
@@ -209,24 +216,29 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
   function admit(admitOptions: AdmitOptions = {}): Places<Input, Output> {
     const { count = 1, timeoutMs = Number.POSITIVE_INFINITY, isPatient = false, priority = "normal" } = admitOptions;
     const before = ahead(priority);
+    const all = ahead("low");
     const crowd = {
       queueLength: queueLength(),
       ahead: before,
       aheadInQueue: before - running,
       waitMs: times.waitMs(before),
+      impatientMs: times.waitMs(Math.min(all, impatient)),
     };
-    if (ahead("low") === 0) times.noteBegin();
-    checkAdmission({ count, timeoutMs, isPatient }, crowd, settings);
+    if (all === 0) times.noteBegin();
+    admission.check({ count, timeoutMs, isPatient }, crowd, settings);
     let unused = count;
+    const weight = isPatient ? 0 : 1;
     held += count;
+    impatient += weight * count;
     const letGo = (places: number) => {
       unused -= places;
       held -= places;
+      impatient -= weight * places;
     };
     return {
       submit(prepare) {
         letGo(Math.min(1, unused));
-        return enqueue(prepare, { signal: admitOptions.signal, priority });
+        return enqueue(prepare, { signal: admitOptions.signal, priority, weight });
       },
       [Symbol.dispose]: () => letGo(unused),
     };

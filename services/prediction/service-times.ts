@@ -54,6 +54,9 @@ function nodeBusyMs(): number {
   return performance.eventLoopUtilization().active;
 }
 
+/** More than so many times the usual is the machine standing still, not what an item takes; if it stays so, it soon is the usual. */
+const outlier = 4;
+
 /** A moving average. It begins at 0 and so believes what it sees only by and by: the first times of a process are long. */
 function createAverage() {
   let value = 0;
@@ -62,7 +65,10 @@ function createAverage() {
       return value;
     },
     add(items: number, totalMs: number) {
-      if (items > 0) value += (totalMs - items * value) / (items + memory);
+      if (items === 0) return;
+      const usualMs = items * value;
+      const countedMs = value === 0 ? totalMs : Math.min(totalMs, outlier * usualMs);
+      value += (countedMs - usualMs) / (items + memory);
     },
   };
 }

@@ -785,7 +785,7 @@ export type UpdateBatchingRequest = Message<"millrace.v1.UpdateBatchingRequest">
 
   /**
    * The longest that an image may have to wait for those ahead of it, in milliseconds, as the service expects when it comes; those that would
-   * wait longer are refused with RESOURCE_EXHAUSTED, unless the next batch has room for them.
+   * wait longer are refused with RESOURCE_EXHAUSTED, unless the next batch has room for them. A tenth of it while more comes than is answered.
    *
    * @generated from field: optional double max_wait_ms = 4;
    */
