@@ -27,7 +27,7 @@ async function run(name: string, args: string[]): Promise<void> {
     }
     case "trace": {
       const { trace } = await import("./trace/trace.ts");
-      return trace(rest);
+      return trace(args);
     }
     case "service":
       return runOneService(args[0] ?? "");

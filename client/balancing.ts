@@ -1,4 +1,4 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError, type StreamResponse } from "@connectrpc/connect";
 import type { RpcSystem, Send } from "./call.ts";
 
 /** How long an address is left out after its first failure; each further one doubles it. */
@@ -31,13 +31,31 @@ export function balanceCalls(addresses: readonly Address[]): Send {
     call.onTry?.(member);
     try {
       const response = await member.send(call);
+      // A stream in both directions is there before the server is: its first message shows whether that answers.
+      if (response.stream) return { ...response, message: watch(response.message, member) };
       member.failures = 0;
       return response;
     } catch (error) {
-      if (ConnectError.from(error).code === Code.Unavailable) leaveOut(member);
+      noteFailure(member, error);
       throw error;
     }
   };
+}
+
+async function* watch(messages: StreamResponse["message"], member: Member): StreamResponse["message"] {
+  try {
+    for await (const message of messages) {
+      member.failures = 0;
+      yield message;
+    }
+  } catch (error) {
+    noteFailure(member, error);
+    throw error;
+  }
+}
+
+function noteFailure(member: Member, error: unknown): void {
+  if (ConnectError.from(error).code === Code.Unavailable) leaveOut(member);
 }
 
 function choose(members: readonly Member[], turn: number): Member {

@@ -1,7 +1,8 @@
 import type { DescService } from "@bufbuild/protobuf";
 import { type CallOptions, type Client, createClient, type Transport } from "@connectrpc/connect";
 
-type ServerStream = (request: object, options?: CallOptions) => AsyncIterable<unknown>;
+/** `request` is one message, or for a stream in both directions all of them. */
+type Stream = (request: object, options?: CallOptions) => AsyncIterable<unknown>;
 
 /**
  * Connect's client of a service, but whoever leaves a stream before its end also ends the call: Connect itself goes on
@@ -12,20 +13,17 @@ export function createServiceClient<Service extends DescService>(
   transport: Transport,
 ): Client<Service> {
   const client = createClient(service, transport);
-  const functions = client as Record<string, ServerStream>;
+  const functions = client as Record<string, Stream>;
   for (const { localName, methodKind } of service.methods) {
     const stream = functions[localName];
-    if (methodKind !== "server_streaming" || stream === undefined) continue;
+    const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
+    if (!givesStream || stream === undefined) continue;
     functions[localName] = (request, options) => endingWithItsLoop(stream, request, options);
   }
   return client;
 }
 
-async function* endingWithItsLoop(
-  stream: ServerStream,
-  request: object,
-  options: CallOptions = {},
-): AsyncGenerator<unknown> {
+async function* endingWithItsLoop(stream: Stream, request: object, options: CallOptions = {}): AsyncGenerator<unknown> {
   const { signal } = options;
   const ending = new AbortController();
   const cancel = () => ending.abort(signal?.reason);

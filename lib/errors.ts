@@ -39,6 +39,7 @@ export const errorTable = {
   DOWNLOAD_FAILED: { status: "unavailable", retryable: true },
   ENGINE_UNAVAILABLE: { status: "failed_precondition", retryable: false },
   EVENT_INVALID: { status: "invalid_argument", retryable: false },
+  IMAGE_NOT_FETCHED: { status: "failed_precondition", retryable: false },
   IMAGE_TOO_LARGE: { status: "invalid_argument", retryable: false },
   IMAGE_UNREADABLE: { status: "invalid_argument", retryable: false },
   IMAGE_URL_REFUSED: { status: "invalid_argument", retryable: false },

@@ -78,15 +78,30 @@ async function connectTo({ url, service }: ConnectionOptions): Promise<NatsConne
 
 /** The client takes credentials beside the addresses, not in them; in messages they have no place. */
 function serversFrom(url: string) {
-  const addresses = url.split(",").map((address) => address.trim());
-  const servers = addresses.map((address) => address.replace(/^(\w+:\/\/)?[^@/]*@/, "$1"));
-  const [, user, pass] = /^(?:\w+:\/\/)?([^:@/]*)(?::([^@/]*))?@/.exec(addresses[0] ?? "") ?? [];
-  if (user === undefined) return { servers, credentials: {} };
-  const name = decodeURIComponent(user);
-  return {
-    servers,
-    credentials: pass === undefined ? { token: name } : { user: name, pass: decodeURIComponent(pass) },
-  };
+  const addresses = url.split(",").map((address) => partsOf(address.trim()));
+  const servers = addresses.map(({ server }) => server);
+  const login = addresses[0]?.login;
+  if (login === undefined) return { servers, credentials: {} };
+  const colon = login.indexOf(":");
+  if (colon < 0) return { servers, credentials: { token: unescaped(login) } };
+  return { servers, credentials: { user: unescaped(login.slice(0, colon)), pass: unescaped(login.slice(colon + 1)) } };
+}
+
+/** A password may hold "@" and "/" as they are: what follows the last "@" is the server. */
+function partsOf(address: string): { readonly server: string; readonly login?: string } {
+  const scheme = /^\w+:\/\//.exec(address)?.[0] ?? "";
+  const rest = address.slice(scheme.length);
+  const at = rest.lastIndexOf("@");
+  return at < 0 ? { server: address } : { server: scheme + rest.slice(at + 1), login: rest.slice(0, at) };
+}
+
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch (cause) {
+    const message = "the credentials in the NATS address hold a % that begins no escape; write % as %25";
+    throw new AppError("CONFIGURATION_INVALID", message, { cause });
+  }
 }
 
 async function watch(

@@ -26,12 +26,25 @@ export interface ImageUrlOptions {
   readonly resolve?: (host: string) => Promise<readonly LookupAddress[]>;
 }
 
-/** Fetches images from these hosts; from none, where there are none. */
+/** Images that are fetched at the same time. Hosts that answer slowly hold no more memory and sockets than these. */
+const mostFetches = 64;
+
+/** Fetches images from these hosts; from none, where there are none. QUEUE_FULL while as many are fetched as may be. */
 export function createImageFetcher(
   hosts: readonly string[],
 ): (url: string, signal: AbortSignal) => Promise<Uint8Array> {
+  let fetches = 0;
   return async (url, signal) => {
-    if (hosts.length > 0) return fetchImage(url, { hosts, signal });
+    if (fetches >= mostFetches) {
+      throw new AppError(
+        "QUEUE_FULL",
+        `${mostFetches} images are being fetched already; send this request again later`,
+      );
+    }
+    if (hosts.length > 0) {
+      fetches++;
+      return fetchImage(url, { hosts, signal }).finally(() => fetches--);
+    }
     const advice =
       "send the image itself, or have MILLRACE_PREDICTION_IMAGE_URL_HOSTS set to the hosts that may be asked";
     throw new AppError("IMAGE_URL_REFUSED", `this service fetches no images; ${advice}`, {
@@ -44,8 +57,8 @@ const mostRedirections = 3;
 const resolveBySystem = (host: string): Promise<LookupAddress[]> => lookup(host, { all: true });
 
 /**
- * The bytes behind a URL, which may or may not be an image. Throws IMAGE_URL_REFUSED for what may not be fetched or is too large, DOWNLOAD_FAILED
- * if nothing usable comes; neither says what an address answered beyond its status.
+ * The bytes behind a URL, which may or may not be an image. Throws IMAGE_URL_REFUSED for what may not be fetched or is too large,
+ * IMAGE_NOT_FETCHED if nothing usable comes, which is not the service's fault: clients shall not turn away from it. Neither says what an address answered beyond its status.
  */
 export async function fetchImage(url: string, options: ImageUrlOptions): Promise<Uint8Array> {
   const { timeoutMs = 5_000, signal } = options;
@@ -71,6 +84,7 @@ async function followed(start: string, options: ImageUrlOptions, signal: AbortSi
     const { statusCode = 0, headers } = response;
     if (statusCode >= 300 && statusCode < 400 && headers.location !== undefined) {
       response.destroy();
+      if (!URL.canParse(headers.location, url.href)) throw failed(url.href, "it was redirected to what is no URL");
       url = checkedUrl(new URL(headers.location, url).href, options);
       continue;
     }
@@ -161,7 +175,7 @@ function refused(url: string, reason: string): AppError {
 }
 
 function failed(url: string, reason: string, cause?: unknown): AppError {
-  return new AppError("DOWNLOAD_FAILED", `${shown(url)} could not be fetched: ${reason}`, {
+  return new AppError("IMAGE_NOT_FETCHED", `${shown(url)} could not be fetched: ${reason}`, {
     details: { field: "image_url" },
     cause,
   });

@@ -83,15 +83,24 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
     if (!takeStream(stream, headers)) serveHttp2(stream, headers, ...rest);
   });
   const sessions = trackSessions(http2, limits.windowBytes);
-  const secure = tls && createTlsServer({ ALPNProtocols: ["h2", "http/1.1"], ...secureContext(tls) });
+  const handshakeTimeout = limits.openingTimeoutMs;
+  const secure = tls && createTlsServer({ ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout, ...secureContext(tls) });
   // Over TLS nobody listens through the HTTP/1 server, but this is when it begins to watch over slow and idle connections.
   secure?.on("listening", () => http1.emit("listening"));
   const listener = secure ?? http1;
   const sockets = new Set<Socket>();
   /** Sockets that have not yet shown which HTTP they speak. */
   const undecided = new Set<Socket>();
+  /** By their peers: those with which TLS is still being agreed on, of which only the TLS server knows. */
+  const shaking = new Map<string, Socket>();
+  secure?.on("connection", (socket: Socket) => {
+    const peer = peerOf(socket);
+    shaking.set(peer, socket);
+    socket.once("close", () => shaking.delete(peer));
+  });
 
   listener.on(secure === undefined ? "connection" : "secureConnection", (socket: Socket) => {
+    shaking.delete(peerOf(socket));
     sockets.add(socket);
     undecided.add(socket);
     socket.once("close", () => {
@@ -117,6 +126,7 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
       if (secure !== undefined) http1.close(() => undefined);
       // A kept-alive connection becomes idle when its answer is out; Node looks for idle ones only once, at close.
       const idle = setInterval(() => http1.closeIdleConnections(), idleSweepMs);
+      destroyAll(shaking.values());
       destroyAll(undecided);
       for (const session of sessions) session.close();
       await closed;
@@ -124,6 +134,10 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
       clearTimeout(cut);
     },
   };
+}
+
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }
 
 function secureContext({ cert, key, clientCa }: TlsIdentity) {

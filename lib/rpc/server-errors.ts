@@ -7,6 +7,7 @@ import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../../gen/go
 import { type Status, StatusSchema } from "../../gen/google/rpc/status_pb.ts";
 import { AppError, type StatusName } from "../errors.ts";
 import { memoize } from "../memoize.ts";
+import { currentTraceId } from "../telemetry/spans.ts";
 
 /** `google.rpc.ErrorInfo.domain` of every error that Millrace makes. */
 export const errorDomain = "millrace";
@@ -56,15 +57,20 @@ export function outgoingError(thrown: unknown, ending: Ending, traceId: () => st
 
 /** An error that is part of an answer, as when one of several images fails: with the code, message and details of a call that fails with it. */
 export function statusFromError(thrown: unknown): Status {
-  const { code, rawMessage: message, details } = errorFromAppError(AppError.from(thrown));
+  const { code, rawMessage: message, details } = outgoingError(thrown, goesOn, currentTraceId);
   const packed = details.filter((each): each is ErrorDetail => "desc" in each);
   return create(StatusSchema, { code, message, details: packed.map(({ desc, value }) => anyPack(desc, value)) });
 }
 
+/** The call of which it is a part. */
+const goesOn: Ending = { aborted: false, reason: undefined };
+
 /** A server that refuses many throws the same error to all of them: it is made once. */
 const errorFromAppError = memoize((error: AppError): ConnectError => {
-  const { code, status, details, message, retryable } = error;
-  const outgoing = [detail(ErrorInfoSchema, { reason: code, domain: errorDomain, metadata: { ...details } })];
+  const { code, status, retryable } = error;
+  const message = shortened(error.message);
+  const details = mapValues(error.details, shortened);
+  const outgoing = [detail(ErrorInfoSchema, { reason: code, domain: errorDomain, metadata: details })];
   if (details.field !== undefined) {
     outgoing.push(detail(BadRequestSchema, { fieldViolations: [{ field: details.field, description: message }] }));
   }
@@ -74,6 +80,17 @@ const errorFromAppError = memoize((error: AppError): ConnectError => {
   }
   return new ConnectError(message, codes[status], undefined, outgoing, error);
 });
+
+/** Errors travel in headers, of which clients take 16 KB and less, each text up to three times and encoded. */
+const longestText = 1_000;
+
+function shortened(text: string): string {
+  return text.length > longestText ? `${text.slice(0, longestText)}...` : text;
+}
+
+function mapValues(record: Readonly<Record<string, string>>, map: (value: string) => string): Record<string, string> {
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, map(value)]));
+}
 
 /** gRPC clients look for BadRequest; the violations that protovalidate attached stay. */
 function withBadRequest(error: ConnectError, { violations }: ValidationError): ConnectError {

@@ -6,6 +6,7 @@ import type { Bus } from "../../lib/bus/bus.ts";
 import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
 import { eventTypeOf } from "../../lib/bus/event-types.ts";
 import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
+import { AppError } from "../../lib/errors.ts";
 
 /** What there is to tell, and the change that caused it. */
 export interface Outcome {
@@ -31,6 +32,12 @@ export async function toldBefore(
 ): Promise<boolean> {
   if (runId === "") return true;
   const subject = eventSubject(runId, eventTypeOf(ModelDeployedSchema).options.name);
-  const last = await bus.lastEvent(eventStream, subject, { patient: true, signal });
-  return last?.causationId === id;
+  try {
+    const last = await bus.lastEvent(eventStream, subject, { patient: true, signal });
+    return last?.causationId === id;
+  } catch (thrown) {
+    // Rubbish under that subject is no news of the deployment.
+    if (AppError.from(thrown).code === "EVENT_INVALID") return false;
+    throw thrown;
+  }
 }

@@ -45,8 +45,10 @@ export interface DeploymentOptions {
   readonly batching: BatchSettings;
   /** Most memory in bytes of versions that no alias names. */
   readonly cacheBytes: number;
-  /** Told false when the champion has died, and true when there is one again. */
+  /** Told false when there should be a champion and none can answer, and true when one can again. */
   readonly onServing: (serving: boolean) => void;
+  /** After which a champion that could not be loaded is tried again, while nothing else answers. Default 30,000. */
+  readonly redeploymentPauseMs?: number;
 }
 
 /** What the service answers with. */
@@ -69,7 +71,7 @@ const servedAliases = [championAlias, canaryAlias, shadowAlias] as const;
 
 /** Follows the registry's log: at the start its replay gives the aliases, later each move of one gives the next version. */
 export function followAliases(options: DeploymentOptions): Deployment {
-  const { bus, modelName, artifacts } = options;
+  const { bus, modelName, artifacts, redeploymentPauseMs = 30_000 } = options;
   const { logger } = bus;
   const stopping = new AbortController();
   const { signal } = stopping;
@@ -77,7 +79,13 @@ export function followAliases(options: DeploymentOptions): Deployment {
   const changed = () => {
     for (const listener of listeners) listener();
   };
-  const state: DeploymentState = { log: emptyModelLog(modelName), move: undefined, live: new Map() };
+  const state: DeploymentState = {
+    log: emptyModelLog(modelName),
+    move: undefined,
+    told: undefined,
+    toldFailure: undefined,
+    live: new Map(),
+  };
   let { batching } = options;
   const threads = createInferenceThreads();
   const models = createModelCache({
@@ -106,13 +114,22 @@ export function followAliases(options: DeploymentOptions): Deployment {
     void deployLatest();
   };
   const deploying: Deploying = { options, state, models, signal, onLost };
-  const deployLatest = () =>
+  const deployLatest = (): Promise<void> =>
     deployments.add(async () => {
       const outcome = await deployChampion(deploying);
       if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
       for (const alias of servedAliases) if (alias !== championAlias) await deployBeside(deploying, alias);
       changed();
+      if (wanted(state, championAlias) !== undefined && !state.live.has(championAlias)) deployAgain();
     });
+  let again: NodeJS.Timeout | undefined;
+  /** Nothing answers, and nothing that happens may make it: the store may be back by then. */
+  const deployAgain = () => {
+    if (signal.aborted) return;
+    options.onServing(false);
+    clearTimeout(again);
+    again = setTimeout(() => void deployLatest(), redeploymentPauseMs);
+  };
   let caughtUp = false;
   let ready = () => {};
   const whenReady = new Promise<void>((resolve) => {
@@ -154,6 +171,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
       stopping.abort(new AppError("SHUTTING_DOWN", "the prediction service is stopping"));
+      clearTimeout(again);
       await Promise.all([following, deployments.settled(), announcements.settled()]);
       for (const held of state.live.values()) held[Symbol.dispose]();
       state.live.clear();
@@ -174,6 +192,9 @@ interface DeploymentState {
   log: ModelLog;
   /** The change that made the champion what it is. */
   move: ReceivedEvent | undefined;
+  /** Ids of the changes of which the run has heard that they are live, or could not be, as far as this process knows. */
+  told: string | undefined;
+  toldFailure: string | undefined;
   /** By alias. */
   readonly live: Map<string, HeldModel>;
 }
@@ -199,7 +220,8 @@ async function deployChampion(deploying: Deploying): Promise<Outcome | undefined
     "millrace.run.id": move.correlationId,
   };
   // A service that starts later deploys the same champion again: that is no part of the run, and only linked to it.
-  const told = await toldBefore(options.bus, move, signal);
+  const told = state.told === move.id || (await toldBefore(options.bus, move, signal));
+  if (told) state.told = move.id;
   const context = contextFromHeaders(move.headers);
   const run = trace.getSpanContext(context);
   const settings = told
@@ -211,7 +233,8 @@ async function deployChampion(deploying: Deploying): Promise<Outcome | undefined
     if (signal.aborted) return undefined;
     if (error !== undefined) failSpan(span, error);
     else options.onServing(true);
-    if (told) return undefined;
+    if (told || (error !== undefined && state.toldFailure === move.id)) return undefined;
+    state[error === undefined ? "told" : "toldFailure"] = move.id;
     const durationSeconds = (performance.now() - startedMs) / 1000;
     const identity = { modelName: champion.name, version: champion.version, instanceId: options.instanceId };
     const event =

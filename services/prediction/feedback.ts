@@ -33,6 +33,10 @@ export function createFeedback({ bus, artifacts, deployment }: FeedbackDependenc
       const version = requireVersion(log, { case: "version", value: number });
       const state = models.state(version);
       const { classes } = state.kind === "ready" ? state.model.manifest : await readModelManifest(version, artifacts);
+      if (classIndex >= classes.length) {
+        const text = `no answer is named "${predictionId}": model ${log.name} version ${number} has ${classes.length} classes`;
+        throw new AppError("INVALID_REQUEST", text, { details: { field: "prediction_id" } });
+      }
       if (!classes.includes(label)) {
         const text = `"${label}" is no class of model ${log.name} version ${number}; its classes are ${classes.join(", ")}`;
         throw new AppError("INVALID_REQUEST", text, { details: { field: "label" } });
@@ -46,13 +50,13 @@ export function createFeedback({ bus, artifacts, deployment }: FeedbackDependenc
         label,
         correct,
       };
-      await bus.publish(create(PredictionFeedbackSchema, told), {
+      const { duplicate } = await bus.publish(create(PredictionFeedbackSchema, told), {
         runId: version.lineage?.runId ?? "",
         modelName: log.name,
         key: `${predictionId} ${label}`,
         signal,
       });
-      recordFeedback(version, correct);
+      if (!duplicate) recordFeedback(version, correct);
       return { correct };
     },
   };

@@ -1,5 +1,6 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { Status } from "../../gen/google/rpc/status_pb.ts";
 import {
   type GetModelRequest,
   type GetModelResponse,
@@ -21,6 +22,7 @@ import {
   Priority as WirePriority,
 } from "../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
 import { answerInOrder } from "../../lib/rpc/answer-in-order.ts";
 import { statusFromError } from "../../lib/rpc/server-errors.ts";
 import {
@@ -39,6 +41,7 @@ import { servedModel } from "./served-models.ts";
 export interface PredictionDependencies extends AnsweringDependencies {
   /** The bytes of an image that a client names by its URL. */
   readonly fetchImage: (url: string, signal: AbortSignal) => Promise<Uint8Array>;
+  readonly logger: Logger;
   /** Tells all workers of the service how batches are formed from now on. */
   readonly shareBatching: (settings: BatchSettings) => void;
 }
@@ -46,7 +49,7 @@ export interface PredictionDependencies extends AnsweringDependencies {
 /** The work of the service. What is asked of a model throws MODEL_NOT_READY before the first is live. */
 export interface Prediction {
   /**
-   * Classifies an image. IMAGE_UNREADABLE, IMAGE_TOO_LARGE or IMAGE_URL_REFUSED for bad input, DOWNLOAD_FAILED for a URL behind which there
+   * Classifies an image. IMAGE_UNREADABLE, IMAGE_TOO_LARGE or IMAGE_URL_REFUSED for bad input, IMAGE_NOT_FETCHED for a URL behind which there
    * is nothing, MODEL_NOT_FOUND if the version that is named does not exist, QUEUE_FULL if it would have to wait for too long; the reason of the
    * caller's signal as soon as that aborts.
    */
@@ -68,22 +71,36 @@ export interface Prediction {
 const streamAhead = 64;
 
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
-  const { deployment, fetchImage, shareBatching } = dependencies;
-  const answer = (request: PredictRequest, asked: CallRequest) => {
-    const { input, topK } = request;
-    return withModel(dependencies, asked, async (model) => {
-      const classes = await classify(model, input, { topK, caller: asked, fetchImage });
+  const { deployment, fetchImage, shareBatching, logger } = dependencies;
+  /** The error of an image whose call goes on, and so tells nobody that there is something to look into. */
+  const statusOf = (thrown: unknown): Status => {
+    if (AppError.from(thrown).code === "INTERNAL") {
+      logger.error({ event: "prediction.failed", error: thrown }, "an image of several could not be classified");
+    }
+    return statusFromError(thrown);
+  };
+  const answerTo = (request: PredictRequest, given: Given, asked: CallRequest) =>
+    withModel(dependencies, asked, async (model) => {
+      const classes = await classify(model, given, request.topK);
       return create(PredictResponseSchema, { ...classes, model: servedModel(model.version) });
+    });
+  const answer = (request: PredictRequest, caller: Caller, options?: CallOptions) => {
+    const { input } = request;
+    if (input.case !== "imageUrl") return answerTo(request, input, callRequest(request, caller, options));
+    const startedMs = performance.now();
+    // Before it is admitted: a slow host would hold a place that others need.
+    return fetchImage(input.value, caller.signal).then((value) => {
+      const given = { case: "image", value, fetchMs: performance.now() - startedMs } as const;
+      return answerTo(request, given, callRequest(request, caller, options));
     });
   };
   return {
-    predict: (request, caller) => answer(request, callRequest(request, caller)),
+    predict: (request, caller) => answer(request, caller),
     predictBatch: (request, caller) => {
       const { images, topK } = request;
       const asked = callRequest(request, caller, { count: images.length });
       return withModel(dependencies, asked, async (model) => {
-        const settings = { topK, caller, fetchImage };
-        const classified = images.map((value) => resultOf(classify(model, { case: "image", value }, settings)));
+        const classified = images.map((value) => resultOf(classify(model, { case: "image", value }, topK), statusOf));
         const results = await Promise.all(classified);
         caller.signal.throwIfAborted();
         return create(PredictBatchResponseSchema, { results, model: servedModel(model.version) });
@@ -92,8 +109,9 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
     predictStream: (requests, signal) =>
       answerInOrder(requests, streamAhead, async ({ request }) => {
         // The client of a stream is slowed down, not refused.
-        const patient = (asked: PredictRequest) => callRequest(asked, { signal }, { isPatient: true });
-        const result = await streamResultOf(request === undefined ? noRequest() : answer(request, patient(request)));
+        const patient = { isPatient: true };
+        const response = request === undefined ? noRequest() : answer(request, { signal }, patient);
+        const result = await streamResultOf(response, statusOf);
         signal.throwIfAborted();
         return create(PredictStreamResponseSchema, { result });
       }),
@@ -122,18 +140,21 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   };
 }
 
+type CallOptions = Partial<Pick<CallRequest, "count" | "isPatient">>;
+
 function callRequest(
   { model, routingKey, priority }: Pick<PredictRequest, "model" | "routingKey" | "priority">,
   caller: Caller,
-  options: Partial<Pick<CallRequest, "count" | "isPatient">> = {},
+  options?: CallOptions,
 ): CallRequest {
   return new CallRequest(caller, { selector: model?.selector, routingKey, priority: priorityOf(priority), ...options });
 }
 
-interface ClassifySettings extends Pick<PredictionDependencies, "fetchImage"> {
-  readonly topK: number;
-  readonly caller: Pick<Caller, "signal">;
-}
+/** What is to be classified. */
+type Given = Exclude<PredictRequest["input"], { case: "imageUrl" }> & {
+  /** How long it was fetched, where the client gave its URL. */
+  readonly fetchMs?: number;
+};
 
 /** The fields that Predict and the results of PredictBatch have in common. */
 interface ClassifiedImage {
@@ -142,28 +163,20 @@ interface ClassifiedImage {
   readonly predictionId: string;
 }
 
-async function classify(
-  model: AnsweringModel,
-  input: PredictRequest["input"],
-  { topK, fetchImage, caller }: ClassifySettings,
-): Promise<ClassifiedImage> {
-  const startedMs = performance.now();
-  // Before it waits for its turn, which a slow host would take from others.
-  const fetched = input.case === "imageUrl" ? await fetchImage(input.value, caller.signal) : undefined;
-  const fetchMs = fetched === undefined ? 0 : performance.now() - startedMs;
+async function classify(model: AnsweringModel, given: Given, topK: number): Promise<ClassifiedImage> {
   const {
     output,
     queuedMs: queueMs,
     preparedMs: decodeMs,
     batchSize,
   } = await model.classify(() => {
-    if (input.case === "pixels") return checkedPixels(model, input.value);
-    return decodeFor(model, fetched ?? (input.case === "image" ? input.value : new Uint8Array()));
+    if (given.case === "pixels") return checkedPixels(model, given.value);
+    return decodeFor(model, given.case === "image" ? given.value : new Uint8Array());
   });
   const { probabilities, inferenceMs, predictionId } = output;
   return {
     predictions: ranked(probabilities, model.manifest.classes, topK),
-    timings: { fetchMs, decodeMs, queueMs, inferenceMs, batchSize },
+    timings: { fetchMs: given.fetchMs ?? 0, decodeMs, queueMs, inferenceMs, batchSize },
     predictionId,
   };
 }
@@ -180,20 +193,25 @@ async function noRequest(): Promise<never> {
   throw new AppError("INVALID_REQUEST", "the message has no request", { details: { field: "request" } });
 }
 
+type StatusOf = (thrown: unknown) => Status;
+
 /** An image's classes or its error. */
-async function resultOf(classes: Promise<ClassifiedImage>): Promise<MessageInitShape<typeof PredictBatchResultSchema>> {
+async function resultOf(
+  classes: Promise<ClassifiedImage>,
+  statusOf: StatusOf,
+): Promise<MessageInitShape<typeof PredictBatchResultSchema>> {
   try {
     return { result: { case: "classes", value: await classes } };
   } catch (error) {
-    return { result: { case: "error", value: statusFromError(error) } };
+    return { result: { case: "error", value: statusOf(error) } };
   }
 }
 
-async function streamResultOf(response: Promise<PredictResponse>) {
+async function streamResultOf(response: Promise<PredictResponse>, statusOf: StatusOf) {
   try {
     return { case: "response", value: await response } as const;
   } catch (error) {
-    return { case: "error", value: statusFromError(error) } as const;
+    return { case: "error", value: statusOf(error) } as const;
   }
 }
 

@@ -119,13 +119,13 @@ function buildPrediction({
     deployment.batching = shared;
   });
   const fetchImage = createImageFetcher(config.imageUrlHosts);
-  const prediction = createPrediction({ ...dependencies, fetchImage, shareBatching });
+  const prediction = createPrediction({ ...dependencies, fetchImage, shareBatching, logger });
   const feedback = createFeedback({ bus, artifacts, deployment });
   const inference = createOpenInference(dependencies);
   const stopObserving = observeServing(() => servingState(deployment));
   return {
     routes: [predictionRoutes({ prediction, feedback, deployment }), openInferenceRoutes(inference)],
-    fallback: createOpenInferenceRest(inference, logger),
+    fallback: createOpenInferenceRest({ inference, logger, corsOrigins: config.corsOrigins }),
     ready: deployment.ready,
     resources: [deployment, answers, { [Symbol.asyncDispose]: async () => stopObserving() }],
   };

@@ -40,7 +40,7 @@ async function ask(
 function isComparable(a: ModelManifest, b: ModelManifest): boolean {
   const [x, y] = [a.input, b.input];
   const sameShape = x?.channels === y?.channels && x?.height === y?.height && x?.width === y?.width;
-  return sameShape && a.classes.join() === b.classes.join();
+  return sameShape && a.classes.join("\n") === b.classes.join("\n");
 }
 
 function compare(expected: Float32Array, actual: Float32Array): ShadowResult {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
+import { inspect } from "node:util";
 import { create, type Message } from "@bufbuild/protobuf";
 import { DatasetProgressedSchema, RunRequestedSchema } from "../../gen/millrace/v1/events_pb.ts";
 import { openBus, type PublishOptions } from "../../lib/bus/bus.ts";
@@ -142,11 +143,22 @@ suite("publishing", { concurrency: 3 }, () => {
     const nats = await startNats(t, { extraConfig });
     await using bus = await openTestBus({ url: nats.url.replace("://", "://u:p@") });
     await assert.rejects(requestRun(bus, "r1"), isError("CONFIGURATION_INVALID", /Permissions Violation/i));
-    const wrong = openTestBus({ url: nats.url.replace("://", "://u:secret@") });
-    await assert.rejects(wrong, (thrown) => {
-      assert.ok(!(thrown as Error).message.includes("secret"));
-      return isError("CONFIGURATION_INVALID", /refuses the credentials/)(thrown);
-    });
+    for (const login of ["u:secret", "u:secret/p", "u:p@secret", "u:%73ecret"]) {
+      const wrong = openTestBus({ url: nats.url.replace("://", `://${login}@`) });
+      await assert.rejects(wrong, (thrown) => {
+        assert.ok(!inspect(thrown, { depth: 0 }).includes("secret"));
+        return isError("CONFIGURATION_INVALID", /refuses the credentials/)(thrown);
+      });
+    }
+    const noEscape = openTestBus({ url: nats.url.replace("://", "://u:100%@") });
+    await assert.rejects(noEscape, isError("CONFIGURATION_INVALID", /write % as %25/));
+  });
+
+  test("takes a password with @ and / in it", async (t) => {
+    const extraConfig = 'authorization { users: [ { user: u, password: "p@ss/word" } ] }';
+    const nats = await startNats(t, { extraConfig });
+    await using bus = await openTestBus({ url: nats.url.replace("://", "://u:p@ss/word@") });
+    await requestRun(bus, "r1");
   });
 
   test("gives up with BROKER_UNAVAILABLE at its deadline, and at once when it is aborted", async (t) => {

@@ -1,5 +1,6 @@
 /** What a prediction service does about the model that answers, with a real broker and real inference threads. */
 import assert from "node:assert/strict";
+import { cp } from "node:fs/promises";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { LineageSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
@@ -109,4 +110,24 @@ test("a version that cannot be loaded leaves the champion and takes no share as 
   await eventually("the registry's log has come", () => deployment.log.aliases.get("champion") === 2);
   assert.equal(deployment.live("champion")?.version.version, 1);
   assert.equal(deployment.live("canary"), undefined);
+});
+
+test("a champion that cannot be loaded is tried until it can, and health says so meanwhile", async (t) => {
+  const nats = await startNats(t);
+  await using bus = await openTestBus(nats);
+  const [away, here] = [await tempFolder(t), await tempFolder(t)];
+  await using store = await openFolderStore(away);
+  await using artifacts = await openFolderStore(here);
+  const registry = createRegistry(bus);
+  await register(registry, await storeModel(store), "c1");
+  await registry.moveAlias({ modelName: "test", version: 1, reason: "the first" }, from("c1"));
+  const serving: boolean[] = [];
+  const onServing = (now: boolean) => serving.push(now);
+  await using deployment = followAliases({ ...options(bus, artifacts), onServing, redeploymentPauseMs: 50 });
+  await deployment.ready;
+  assert.deepEqual([deployment.live("champion"), serving[0]], [undefined, false]);
+  await cp(away, here, { recursive: true });
+  const model = await eventually("the model is live", () => deployment.live("champion"));
+  assert.equal((await model.classify(pixels)).output.probabilities.length, 3);
+  assert.equal(serving.at(-1), true);
 });

@@ -156,6 +156,8 @@ test("feedback is stored once, says whether the answer was right, and refuses wh
   );
   await assert.rejects(send(id, "horse"), { code: "INVALID_REQUEST", message: /cat, dog, fox/ });
   await assert.rejects(send("nonsense", "cat"), { code: "INVALID_REQUEST", message: /prediction_id/ });
+  const noClass = id.replace(/^1-\d+/, "1-3");
+  await assert.rejects(send(noClass, "cat"), { code: "INVALID_REQUEST", message: /has 3 classes/ });
   await assert.rejects(send(id.replace(/^1/, "9"), "cat"), { code: "MODEL_NOT_FOUND" });
 });
 

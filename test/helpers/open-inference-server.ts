@@ -22,7 +22,7 @@ export async function startOpenInference(t: TestContext): Promise<OpenInferenceS
   const logger = createLogger({ service: "test", level: "silent" });
   const server = createRpcServer({
     services: [openInferenceRoutes(inference)],
-    fallback: createOpenInferenceRest(inference, logger),
+    fallback: createOpenInferenceRest({ inference, logger }),
     health: createHealth(),
     logger,
   });

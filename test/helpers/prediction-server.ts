@@ -16,15 +16,21 @@ export async function startPredictionService(
   changes: Partial<BatchSettings> = {},
 ): Promise<ListeningServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000, ...changes };
+  const logger = createLogger({ service: "test", level: "silent" });
   const serving = await startServing(await tempFolder(t), { batching });
-  const prediction = createPrediction({ ...serving, fetchImage: createImageFetcher([]), shareBatching: () => {} });
+  const prediction = createPrediction({
+    ...serving,
+    fetchImage: createImageFetcher([]),
+    shareBatching: () => {},
+    logger,
+  });
   const feedback = {
     send: () => Promise.reject(new AppError("BROKER_UNAVAILABLE", "feedback is stored by a broker, and there is none")),
   };
   const server = createRpcServer({
     services: [predictionRoutes({ prediction, feedback, deployment: serving.deployment })],
     health: createHealth(),
-    logger: createLogger({ service: "test", level: "silent" }),
+    logger,
   });
   const listening = await server.listen({ host: "127.0.0.1", port: 0 });
   t.after(async () => {

@@ -974,7 +974,8 @@ export const PredictionService: GenService<{
   },
   /**
    * Classifies images as they come, and answers in their order. An image that cannot be classified has an error for an answer, and the
-   * stream goes on. Only so many images are read ahead as can be worked on.
+   * stream goes on; a message that breaks a rule of this contract, such as one without a request, ends it. Only so many images are read
+   * ahead as can be worked on.
    *
    * @generated from rpc millrace.v1.PredictionService.PredictStream
    */

@@ -26,6 +26,9 @@ import { badInput, type Tensor, type TensorHeader, unsupported } from "./tensor.
 
 const outputNames: readonly string[] = ["probabilities", "label"];
 
+/** Images of one request at most, as of PredictBatch. */
+const maxImages = 256;
+
 export interface InferRequest {
   readonly modelName: string;
   /** Number of a version, or an alias; empty for the champion, or for a share of the requests the canary. */
@@ -92,10 +95,11 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
     infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, caller) => {
       checkName(name);
       requireOutputs(outputs);
+      const count = countImages(inputs);
       const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
-      const request = new CallRequest(caller, { selector, routingKey, count: inputs[0]?.shape[0] ?? 1 });
+      const request = new CallRequest(caller, { selector, routingKey, count });
       return withModel(dependencies, request, async (model) => {
-        const classified = await classifyAll(model, inputs);
+        const classified = await classifyAll(model, inputs[0] as Tensor);
         return {
           modelName: name,
           modelVersion: String(model.version.version),
@@ -125,20 +129,28 @@ function describe({ version, manifest }: LoadedModel, { log }: Pick<Deployment, 
       digest: version.digest,
       dataset_digest: version.lineage?.datasetDigest ?? "",
       run_id: version.lineage?.runId ?? "",
-      classes: manifest.classes.join(","),
+      // As JSON: a class may be called "cat, tabby".
+      classes: JSON.stringify(manifest.classes),
     },
   };
 }
 
-/** Probabilities of each image. */
-async function classifyAll(model: AnsweringModel, inputs: readonly Tensor[]): Promise<readonly Float32Array[]> {
+/** Of the one input that a request must have. */
+function countImages(inputs: readonly Tensor[]): number {
   const [input] = inputs;
   if (input === undefined || inputs.length > 1) {
     const text = `the request has ${inputs.length} inputs; it must have one, "image" or "pixels"`;
     throw new AppError("INVALID_REQUEST", text, { details: { field: "inputs" } });
   }
+  const count = input.shape[0] ?? 0;
+  if (count === 0) throw badInput(input.name, "holds no image");
+  if (count > maxImages) throw badInput(input.name, `holds ${count} images; at most ${maxImages} are taken at a time`);
+  return count;
+}
+
+/** Probabilities of each image. */
+async function classifyAll(model: AnsweringModel, input: Tensor): Promise<readonly Float32Array[]> {
   const decoders = decodersOf(model, input);
-  if (decoders.length === 0) throw badInput(input.name, "holds no image");
   const classified = await Promise.all(
     decoders.map((decode, index) => model.classify(namingImage(input, index, decode))),
   );

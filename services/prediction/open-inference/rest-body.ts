@@ -80,9 +80,12 @@ export function tensorsOf(inputs: readonly JsonInput[], binary: Buffer): Tensor[
   );
 }
 
+/** More than any input has. What is nested deeper stays nested, and is no element. */
+const maxDimensions = 8;
+
 /** Numbers may be nested as the shape is; BYTES are text in base64, since JSON has nothing for bytes. */
 function tensorFromJson({ name, datatype, shape, data }: JsonInput): Tensor {
-  const elements = Array.isArray(data) ? data.flat(Number.POSITIVE_INFINITY) : [];
+  const elements = Array.isArray(data) ? data.flat(Math.min(shape.length, maxDimensions)) : [];
   const wrong = (kind: string) => badInput(name, `has data other than ${kind}`);
   switch (datatype) {
     case "UINT8":

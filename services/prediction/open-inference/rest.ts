@@ -2,7 +2,9 @@
  * The Open Inference Protocol over HTTP with JSON, and with the extension for tensors in binary
  * (https://github.com/kserve/open-inference-protocol, https://github.com/triton-inference-server/server, docs/protocol).
  */
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { RetryInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts";
 import { GRPCInferenceService } from "../../../gen/inference/open_inference_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { Logger } from "../../../lib/log.ts";
@@ -38,15 +40,38 @@ const httpStatuses: Readonly<Partial<Record<Code, number>>> = {
 /** Time for an inference whose request names none, as for calls over gRPC. */
 const defaultTimeoutMs = 60_000;
 
+export interface OpenInferenceRestOptions {
+  readonly inference: OpenInference;
+  readonly logger: Logger;
+  /** Origins of web pages that may send requests beside the server's own; "*" for all. Default: none. */
+  readonly corsOrigins?: readonly string[];
+}
+
 /** Serves the paths below /v2; 404 for all others. Errors are `{"error": "..."}`. */
-export function createOpenInferenceRest(inference: OpenInference, logger: Logger): HttpHandler {
+export function createOpenInferenceRest({
+  inference,
+  logger,
+  corsOrigins = [],
+}: OpenInferenceRestOptions): HttpHandler {
   return (request, response) => {
+    if (isForeign(request, corsOrigins)) {
+      const error = `pages of ${request.headers.origin} may not call; MILLRACE_CORS_ORIGINS names those that may`;
+      send(response, jsonReply(403, { error }));
+      return;
+    }
     const ending = new AbortController();
     response.once("close", () => ending.abort(new AppError("CANCELLED", "the client went away")));
     void answer(request, { inference, logger, ending }).then((reply) => {
       if (!response.headersSent && !response.destroyed) send(response, reply);
     });
   };
+}
+
+/** A browser asks nobody before it sends a plain POST for any page that is open in it. */
+function isForeign({ method, headers }: HttpRequest, allowed: readonly string[]): boolean {
+  const { origin, host = headers[":authority"] } = headers;
+  if (method !== "POST" || origin === undefined || allowed.includes(origin) || allowed.includes("*")) return false;
+  return !URL.canParse(origin) || new URL(origin).host !== host;
 }
 
 interface Answering {
@@ -76,9 +101,20 @@ async function answer(request: HttpRequest, answering: Answering): Promise<Reply
       throw call.fail(thrown, signal);
     }
   } catch (thrown) {
-    const { code, rawMessage } = outgoingError(thrown, signal, () => undefined);
-    return jsonReply(httpStatuses[code] ?? 500, { error: rawMessage });
+    // What an inference fails with was logged with its call.
+    if (!(thrown instanceof ConnectError) && AppError.from(thrown).code === "INTERNAL") {
+      logger.error({ event: "rest.failed", error: thrown }, `${request.method} ${request.url} failed`);
+    }
+    return errorReply(outgoingError(thrown, signal, () => undefined));
   }
+}
+
+function errorReply(error: ConnectError): Reply {
+  const reply = jsonReply(httpStatuses[error.code] ?? 500, { error: error.rawMessage });
+  const [retry] = error.findDetails(RetryInfoSchema);
+  if (retry?.retryDelay === undefined) return reply;
+  const seconds = Math.ceil(durationMs(retry.retryDelay) / 1_000);
+  return { ...reply, headers: { ...reply.headers, "retry-after": String(seconds) } };
 }
 
 async function answerQuestion(route: Route, request: HttpRequest, inference: OpenInference): Promise<Reply> {

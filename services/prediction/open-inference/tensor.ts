@@ -8,8 +8,6 @@ export type Tensor = { readonly name: string; readonly shape: readonly number[] 
   | { readonly datatype: "BYTES"; readonly data: readonly Uint8Array[] }
 );
 
-export type Datatype = Tensor["datatype"];
-
 /** A tensor without its elements. */
 export interface TensorHeader {
   readonly name: string;
@@ -47,7 +45,7 @@ export function tensorFromRaw({ name, datatype, shape }: TensorHeader, bytes: Ui
       return checkedTensor({ name, shape, datatype, data: new Float32Array(Uint8Array.from(bytes).buffer) });
     }
     case "BYTES":
-      return checkedTensor({ name, shape, datatype, data: elementsFromRaw(name, bytes) });
+      return checkedTensor({ name, shape, datatype, data: elementsFromRaw({ name, shape }, bytes) });
     default:
       throw unsupported(name, datatype);
   }
@@ -59,13 +57,18 @@ export function unsupported(name: string, datatype: string): AppError {
 
 const lengthBytes = 4;
 
-function elementsFromRaw(name: string, bytes: Uint8Array): Uint8Array[] {
+function elementsFromRaw(header: Pick<TensorHeader, "name" | "shape">, bytes: Uint8Array): Uint8Array[] {
+  const { name, shape } = header;
+  const count = elementCount(header);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const elements: Uint8Array[] = [];
   for (let at = 0; at < bytes.length; ) {
     const start = at + lengthBytes;
     const end = start + (start <= bytes.length ? view.getUint32(at, true) : 0);
     if (start > bytes.length || end > bytes.length) throw badInput(name, `ends within its element ${elements.length}`);
+    // Millions of empty ones would cost far more memory than their bytes.
+    if (elements.length === count)
+      throw badInput(name, `has more than the ${count} elements of shape [${shape.join(", ")}]`);
     elements.push(bytes.subarray(start, end));
     at = end;
   }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { type TestContext, test } from "node:test";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { createMillraceClient } from "../../../client/client.ts";
 import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
 import { createLogger } from "../../../lib/log.ts";
@@ -72,6 +73,32 @@ test("an address that fails is left out, so that its failures cost no call, and 
   const recovered = await startOnPort(failing.port, () => ({ classes: [String(++callsAfter)] }));
   t.after(() => recovered.close(1_000));
   await eventually("it is called again", () => millrace.predictions.getModel({}).then(() => callsAfter > 0), 10_000);
+});
+
+test("an address at which streams in both directions fail is left out as well", async (t) => {
+  const server = await startPredictionServer(t, {
+    async *predictStream(requests) {
+      for await (const _ of requests) yield { result: { case: "response", value: {} } };
+    },
+  });
+  const failing = await startHangingUp();
+  t.after(() => failing.server.close());
+  const millrace = createMillraceClient({ baseUrl: [`http://127.0.0.1:${failing.port}`, server.url] });
+  server.closeLater(() => millrace.close());
+  async function* requests() {
+    yield { request: { input: { case: "pixels", value: new Uint8Array(1) } } as const };
+  }
+  let failures = 0;
+  for (let call = 0; call < 20; call++) {
+    try {
+      for await (const { result } of millrace.predictions.predictStream(requests()))
+        assert.equal(result.case, "response");
+    } catch (thrown) {
+      assert.equal(ConnectError.from(thrown).code, Code.Unavailable);
+      failures++;
+    }
+  }
+  assert.ok(failures >= 1 && failures <= 5, `${failures} of 20 failed`);
 });
 
 test("a server that stops in order costs no call", async (t) => {

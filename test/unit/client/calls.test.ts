@@ -79,6 +79,30 @@ test("leaving a stream's loop ends the call", async (t) => {
   assert.equal((await eventually("the call ends", ended)).status, "CANCELLED");
 });
 
+test("leaving the loop of a stream in both directions ends the call, and no more requests are asked for", async (t) => {
+  const server = await startPredictionServer(t, {
+    async *predictStream(requests) {
+      for await (const _ of requests) yield { result: { case: "response", value: {} } };
+    },
+  });
+  const { predictions } = connectClient(server);
+  let ended = false;
+  async function* requests() {
+    try {
+      for (;;) yield { request: predictRequest("cat") };
+    } finally {
+      ended = true;
+    }
+  }
+  for await (const { result } of predictions.predictStream(requests())) {
+    assert.equal(result.case, "response");
+    break;
+  }
+  const logged = () => server.logLines.find(({ event }) => event === "rpc.call");
+  assert.equal((await eventually("the call ends", logged)).status, "CANCELLED");
+  await eventually("its requests end", () => ended);
+});
+
 test("a call can be cancelled, before it is made and while it is under way", async (t) => {
   const server = await startServer(t);
   const { predictions, pipeline } = connectClient(server);

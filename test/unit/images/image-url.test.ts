@@ -36,7 +36,7 @@ const local: ImageUrlOptions = {
 };
 
 const refused = (reason: RegExp) => ({ code: "IMAGE_URL_REFUSED", message: reason });
-const failed = (reason: RegExp) => ({ code: "DOWNLOAD_FAILED", message: reason });
+const failed = (reason: RegExp) => ({ code: "IMAGE_NOT_FETCHED", message: reason });
 
 test("an image is fetched, over redirections too, and by the name that was asked for", async (t) => {
   const hosts: (string | undefined)[] = [];
@@ -115,11 +115,13 @@ test("an address written in any of its forms is refused all the same", async () 
 });
 
 test("a redirection goes through the same checks", async (t) => {
+  const locations: Readonly<Record<string, string>> = { "/loop": "/loop", "/nowhere": "http://[" };
   const port = await startServer(t, (request, response) => {
     response
-      .writeHead(307, { location: request.url === "/loop" ? "/loop" : "http://169.254.169.254/latest/meta-data" })
+      .writeHead(307, { location: locations[request.url ?? ""] ?? "http://169.254.169.254/latest/meta-data" })
       .end();
   });
+  await assert.rejects(fetchImage(`http://x.test:${port}/nowhere`, local), failed(/what is no URL/));
   await assert.rejects(fetchImage(`http://x.test:${port}/`, local), refused(/public internet/));
   await assert.rejects(fetchImage(`http://x.test:${port}/loop`, local), failed(/more than 3 times/));
   const listed = { ...local, hosts: ["x.test"] };

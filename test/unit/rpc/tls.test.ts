@@ -1,7 +1,9 @@
 /** The same port over TLS: every protocol, clients' certificates, and a certificate that is exchanged. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { copyFile } from "node:fs/promises";
 import { request } from "node:https";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { connect as connectTls } from "node:tls";
@@ -58,6 +60,16 @@ test("probes are answered over TLS, and clear text is not", async (t) => {
   });
   assert.equal(status, 200);
   await assert.rejects(fetch(`http://127.0.0.1:${port}/readyz`));
+});
+
+test("a peer that never begins TLS does not hold up the end", async (t) => {
+  const { cert, key } = makeCertificate(await tempFolder(t), "server");
+  const { port, close } = await startServer(t, { tls: { cert, key } });
+  const peer = connect(port, "127.0.0.1");
+  await once(peer, "connect");
+  const ended = once(peer, "close");
+  await close(60_000);
+  await ended;
 });
 
 test("where clients must have a certificate, only those with the right one get in", async (t) => {

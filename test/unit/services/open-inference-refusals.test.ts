@@ -40,6 +40,10 @@ const refused: Readonly<Record<string, { inputs: [string, string, readonly numbe
       message: /is none$/,
     },
     "no image at all": { inputs: [["pixels", "UINT8", [0, 3, 16, 16], []]], message: /holds no image/ },
+    "more images than are taken at a time": {
+      inputs: [["pixels", "UINT8", [257, 3, 16, 16], Array.from({ length: 257 * 768 }, () => 0)]],
+      message: /holds 257 images; at most 256 are taken/,
+    },
     "a float above 255": {
       inputs: [["pixels", "FP32", one, onePixels.with(5, 256)]],
       message: /256 as element 5; pixels are from 0 to 255/,
@@ -86,6 +90,7 @@ test("raw contents must be there for every input, and alone", async (t) => {
     { inputs: [input("pixels", "FP32", shape)], rawInputContents: [pixels.subarray(1)] },
     { inputs: [input("image", "BYTES", [1])], rawInputContents: [Uint8Array.of(9, 0, 0, 0, 1)] },
     { inputs: [input("image", "BYTES", [1])], rawInputContents: [Uint8Array.of(9)] },
+    { inputs: [input("image", "BYTES", [1])], rawInputContents: [new Uint8Array(8_000_000)] },
     { inputs: [input("pixels", "UINT8", one, { uintContents: onePixels.with(0, 256) })] },
   ];
   for (const request of wrong) await assert.rejects(inferOverGrpc(client, request), hasReason("INVALID_REQUEST"));
@@ -105,6 +110,26 @@ test("what is no request is refused over REST", async (t) => {
     assert.equal(reply.status, 400);
     assert.match(reply.body.error ?? "", message);
   }
+});
+
+test("elements that are nested deeper than any shape are none", async (t) => {
+  const server = await startOpenInference(t);
+  const data = `${"[".repeat(5_000)}1${"]".repeat(5_000)}`;
+  const { status, body } = await post(
+    server,
+    `{"inputs":[{"name":"pixels","datatype":"UINT8","shape":[1,3,16,16],"data":${data}}]}`,
+  );
+  assert.deepEqual([status, /data other than/.test(body.error ?? "")], [400, true]);
+});
+
+test("a page of another origin may not send what the browser asks nobody about", async (t) => {
+  const server = await startOpenInference(t);
+  const statusFrom = async (origin: string) =>
+    (await fetch(`${server.url}/v2/repository/index`, { method: "POST", body: "{}", headers: { origin } })).status;
+  assert.deepEqual(
+    [await statusFrom("https://stranger.example"), await statusFrom("null"), await statusFrom(server.url)],
+    [403, 403, 200],
+  );
 });
 
 test("another model, another version and another path are not found", async (t) => {

@@ -125,7 +125,7 @@ test("server and model describe themselves, and say whether they are ready", asy
   assert.deepEqual(metadata.inputs[1]?.shape, [-1n, 3n, 16n, 16n]);
   const [, described] = await get("/v2/models/test/versions/1");
   assert.deepEqual(described.inputs[1], { name: "pixels", datatype: "UINT8", shape: [-1, 3, 16, 16] });
-  assert.equal(described.properties.classes, "cat,dog,fox");
+  assert.equal(described.properties.classes, '["cat","dog","fox"]');
   const { name, extensions } = await client.serverMetadata({});
   assert.deepEqual([name, extensions], ["millrace", ["binary_tensor_data", "model_repository"]]);
   assert.equal((await get("/v2"))[1].name, "millrace");
@@ -141,6 +141,9 @@ test("server and model describe themselves, and say whether they are ready", asy
   assert.deepEqual(await readiness(), [false, false, 503, 503]);
   assert.equal((await client.serverLive({})).live, true);
   assert.deepEqual(await get("/v2/health/live"), [200, { live: true }]);
-  const { status } = await post(server, JSON.stringify({ inputs: [] }));
+  const { status } = await post(
+    server,
+    JSON.stringify({ inputs: [{ name: "pixels", datatype: "UINT8", shape, data: [...pixels] }] }),
+  );
   assert.equal(status, 503);
 });

@@ -16,6 +16,7 @@ import {
 } from "../../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { createImageFetcher } from "../../../lib/images/image-url.ts";
+import { createLogger } from "../../../lib/log.ts";
 import type { BatchSettings } from "../../../services/prediction/batch-settings.ts";
 import { createPrediction, type Prediction } from "../../../services/prediction/handlers.ts";
 import { type ServingOptions, startServing } from "../../helpers/served-model.ts";
@@ -31,7 +32,8 @@ async function startPrediction(
 ): Promise<Prediction> {
   const serving = await startServing(await tempFolder(t), { batching: { ...defaults, ...settings }, ...options });
   t.after(() => serving[Symbol.asyncDispose]());
-  return createPrediction({ ...serving, fetchImage: createImageFetcher([]), shareBatching: () => {} });
+  const logger = createLogger({ service: "test", level: "silent" });
+  return createPrediction({ ...serving, fetchImage: createImageFetcher([]), shareBatching: () => {}, logger });
 }
 
 /** Pictures that no two are alike, so that an answer that went to another's image shows. */

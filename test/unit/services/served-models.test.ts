@@ -52,7 +52,7 @@ test("a version is loaded and unloaded through the protocol's repository, over g
   assert.equal((await client.modelReady({ name: "test", version: "2" })).ready, true);
   assert.deepEqual(await post("models/test/unload", { parameters: { version: 2 } }), [200, {}]);
   assert.equal((await client.modelReady({ name: "test", version: "2" })).ready, false);
-  assert.equal((await client.modelMetadata({ name: "test", version: "2" })).properties.classes, "cat,dog,fox");
+  assert.equal((await client.modelMetadata({ name: "test", version: "2" })).properties.classes, '["cat","dog","fox"]');
   assert.deepEqual(await post("models/test/unload", {}), [200, {}]);
   const [status, listed] = await post("index", { ready: true });
   assert.deepEqual([status, listed], [200, [{ name: "test", version: "1", state: "READY", reason: "" }]]);
