@@ -4,7 +4,7 @@ import { createMillraceClient, type MillraceClient } from "../../client/client.t
 import { defaultMaxWaitMs } from "../../services/prediction/batch-settings.ts";
 import { type Bench, measure, usualColumns, usualInFlight, warmUp } from "./measuring.ts";
 import type { Hub } from "./millrace.ts";
-import { createRows, median, ratios, type Table } from "./table.ts";
+import { createRows, median, ratios, spread, type Table } from "./table.ts";
 import { predictGrpc as wire } from "./wires.ts";
 
 const wantedSlowdown = 3;
@@ -51,7 +51,7 @@ export async function measureSwaps(bench: Bench): Promise<Table> {
     columns,
     rows: rows.all(),
     verdicts: [
-      `failed during ${options.rounds * options.swaps} swaps: ${total("failed")}; refused a second: ${(total("refused") / options.rounds).toFixed(1)}; wanted: 0`,
+      `failed during ${options.rounds * options.swaps} swaps: ${total("failed")}; refused a second: ${spread(rows.values(names.during, "refused"), 0)}; wanted: 0`,
       `p99 during swaps: ${slowdown.toFixed(1)} times that without; wanted: under ${wantedSlowdown} times`,
     ],
   };

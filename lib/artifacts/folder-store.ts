@@ -86,9 +86,12 @@ function pathOf(root: string, digest: string): string {
 
 async function moveIntoPlace(temporary: string, path: string): Promise<void> {
   const folder = dirname(path);
-  await mkdir(folder, { recursive: true });
+  const firstMade = await mkdir(folder, { recursive: true });
   await rename(temporary, path);
   await syncFolder(folder);
+  if (firstMade === undefined) return;
+  // A folder that was made has a new name itself, in the one above.
+  for (let made = folder; made.length >= firstMade.length; made = dirname(made)) await syncFolder(dirname(made));
 }
 
 /** Brings the new name itself to disk. Windows has no such call and does not need it. */

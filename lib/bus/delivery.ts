@@ -100,20 +100,16 @@ async function handleEvent(delivery: Delivery): Promise<void> {
   }
   using cancellation = await watchCancellation(bus, runId, { signal: stopping, patient: true });
   using working = joinSignals(stopping, cancellation.signal);
+  // A service that stops still stores what is finished, as long as that takes no longer than its grace.
+  using storing = joinSignals(abandoned, cancellation.signal);
   const { signal } = working;
   signal.throwIfAborted();
   logger.info({ event: "stage.started" }, `${stage.name} begins`);
-  const publish = (message: Message, until: AbortSignal, key = "") =>
-    bus.publish(message, { runId, cause: event, key, patient: true, signal: until });
-  const context = { runId, attempt, signal, logger };
-  const outcome = await runHandler(delivery, {
-    ...context,
-    publish: (message: Message, key?: string) => publish(message, signal, key),
-  });
+  const publish = (message: Message, key = "") =>
+    bus.publish(message, { runId, cause: event, key, patient: true, signal: storing.signal });
+  const outcome = await runHandler(delivery, { runId, attempt, signal, logger, publish });
   cancellation.signal.throwIfAborted();
-  // A service that stops still stores what is finished, as long as that takes no longer than its grace.
-  using storing = joinSignals(abandoned, cancellation.signal);
-  await publish(outcome, storing.signal);
+  await publish(outcome);
   logger.info({ event: "stage.finished", outcome: outcome.$typeName }, `${stage.name} is done`);
 }
 

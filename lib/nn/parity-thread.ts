@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { AppError } from "../errors.ts";
 import type { LayersModelFiles } from "./layers-model.ts";
+import type { ModelDescription } from "./model-description.ts";
 import type { ParityAnswer } from "./parity-worker.ts";
 import type { Normalization } from "./preprocessing.ts";
 import { errorFromMessage, startThread } from "./thread.ts";
@@ -16,13 +17,17 @@ export interface ParityRequest {
   readonly mirrored: boolean;
 }
 
-/** What the JavaScript backend is given to do at most: a few seconds' worth, at some 0.5 GFLOP/s. */
+/** What the JavaScript backend is given to do: a few seconds' worth, at some 0.5 GFLOP/s. */
 const flopBudget = 2e9;
 const mostImages = 32;
 
-/** How many images to compare: fewer of a larger network, and at least one. */
-export function parityImageCount(forwardFlopsPerImage: number): number {
-  return Math.max(1, Math.min(mostImages, Math.floor(flopBudget / forwardFlopsPerImage)));
+/** How many images to compare: fewer of a larger network, and at least one, however long that takes. */
+export function parityImageCount({
+  forwardFlopsPerImage,
+  mirrored,
+}: Pick<ModelDescription, "forwardFlopsPerImage" | "mirrored">): number {
+  const looks = mirrored ? 2 : 1;
+  return Math.max(1, Math.min(mostImages, Math.floor(flopBudget / (looks * forwardFlopsPerImage))));
 }
 
 /**

@@ -2,8 +2,8 @@ import { diag } from "@opentelemetry/api";
 import type { logs, metrics } from "@opentelemetry/sdk-node";
 import type { SpanExporter } from "@opentelemetry/sdk-trace";
 
-/** An attempt to export, its retries included. OTEL_EXPORTER_OTLP_TIMEOUT overrides it. */
-export const exportTimeoutMs = 3_000;
+/** An attempt to export, its retries included, where OTEL_EXPORTER_OTLP_TIMEOUT says nothing else. */
+const defaultTimeoutMs = 3_000;
 
 /** What is sent, as the standard variables spell it. */
 export type Signal = "TRACES" | "METRICS" | "LOGS";
@@ -58,7 +58,12 @@ async function createExporter<Exporter>(
     diag.warn(`OTLP protocol ${protocol} is not grpc, http/protobuf or http/json; using ${defaultProtocol}`);
   }
   const Exporter = await load?.();
-  return Exporter && new Exporter({ timeoutMillis: Number(otlpVariable(signal, "TIMEOUT")) || exportTimeoutMs });
+  return Exporter && new Exporter({ timeoutMillis: exportTimeoutMs(signal) });
+}
+
+/** For which whoever exports waits, in milliseconds. */
+export function exportTimeoutMs(signal: Signal): number {
+  return Number(otlpVariable(signal, "TIMEOUT")) || defaultTimeoutMs;
 }
 
 /** Whether there is a collector, and OTEL_<signal>_EXPORTER, `otlp` by default, does not say otherwise. */

@@ -122,7 +122,7 @@ async function createMetricReaders(series: MetricSeries): Promise<metrics.IMetri
   const exporter = await createMetricExporter();
   if (exporter === undefined) return [];
   const exportIntervalMillis = Number(process.env.OTEL_METRIC_EXPORT_INTERVAL) || metricIntervalMs;
-  const exportTimeoutMillis = Math.min(exportTimeoutMs, exportIntervalMillis);
+  const exportTimeoutMillis = Math.min(exportTimeoutMs("METRICS"), exportIntervalMillis);
   const schedule = { exportIntervalMillis, exportTimeoutMillis };
   return [new metrics.PeriodicExportingMetricReader({ exporter, metricProducers: [series], ...schedule })];
 }
@@ -130,7 +130,7 @@ async function createMetricReaders(series: MetricSeries): Promise<metrics.IMetri
 async function createLogProcessors(): Promise<logs.LogRecordProcessor[]> {
   const exporter = await createLogExporter();
   if (exporter === undefined) return [];
-  const limits = { scheduledDelayMillis: logDelayMs, exportTimeoutMillis: exportTimeoutMs };
+  const limits = { scheduledDelayMillis: logDelayMs, exportTimeoutMillis: exportTimeoutMs("LOGS") };
   return [new logs.BatchLogRecordProcessor({ exporter, ...limits })];
 }
 

@@ -35,6 +35,6 @@ function batched(exporter: SpanExporter): SpanProcessor {
     exporter,
     scheduledDelayMillis: batchDelayMs,
     maxQueueSize: maxQueuedSpans,
-    exportTimeoutMillis: exportTimeoutMs,
+    exportTimeoutMillis: exportTimeoutMs("TRACES"),
   });
 }

@@ -111,8 +111,8 @@ async function compareEngines(
   probabilities: Float32Array,
   { artifacts, signal, description }: MeasureOptions & { description: ModelDescription },
 ): Promise<ParityReport> {
-  const { forwardFlopsPerImage, mirrored } = description;
-  const count = Math.min(parityImageCount(forwardFlopsPerImage), all);
+  const { mirrored } = description;
+  const count = Math.min(parityImageCount(description), all);
   const files = {
     modelJson: new TextDecoder().decode(await readBytes(artifacts, model.layersModel?.digest ?? "")),
     weights: await readBytes(artifacts, model.layersWeights?.digest ?? ""),

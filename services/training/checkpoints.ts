@@ -54,7 +54,10 @@ export async function readCheckpoint(
 ): Promise<UsableCheckpoint | undefined> {
   if (artifact === undefined) return undefined;
   try {
-    const bytes = await withSpan("read checkpoint", {}, () => readBytes(artifacts, artifact.digest, { signal }));
+    // As large as the training that wrote it, which has to fit into memory anyway.
+    const bytes = await withSpan("read checkpoint", {}, () =>
+      readBytes(artifacts, artifact.digest, { signal, maxBytes: Number.POSITIVE_INFINITY }),
+    );
     const { height = 0, width = 0, channels = 0 } = manifest.shape ?? {};
     const data = { classes: manifest.classes, channels, height, width, images: manifest.train?.imageCount ?? 0 };
     const checkpoint = decodeCheckpoint(bytes);

@@ -31,7 +31,7 @@ import { defaultModelName } from "../../lib/registry/model-log.ts";
 import type { ChangeOrigin, Registry } from "../../lib/registry/registry.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { lastCheckpoint, readCheckpoint, type StoredCheckpoint, type UsableCheckpoint } from "./checkpoints.ts";
-import { createTrainingJobs } from "./job.ts";
+import { createTrainingJobs, loadTrainingData } from "./job.ts";
 import { registerModel } from "./register-model.ts";
 
 export interface TrainingDependencies {
@@ -103,13 +103,14 @@ export function createTraining(dependencies: TrainingDependencies): Training {
       const resolved = { network, config, manifest, signal: order.signal };
       const attributes = { "millrace.network.name": network, "millrace.dataset.digest": order.datasetDigest };
       return withSpan("train", { attributes }, async () => {
+        const data = await loadTrainingData(artifacts, resolved);
         const checkpoint = await readCheckpoint(artifacts, order.checkpoint, resolved);
         const start = { network, hyperparameters: toJsonObject(config), engine: engineVersion(dependencies.engine) };
         const trainImages = manifest.train?.imageCount ?? 0;
         const run = async (from: UsableCheckpoint | undefined) => {
           const { epochs: resumedEpochs = 0, steps: resumedSteps = 0 } = from?.position ?? {};
           await listeners.onStart?.({ ...start, trainImages, resumedEpochs, resumedSteps });
-          return jobs.run({ training: resolved, checkpoint: from, listeners });
+          return jobs.run({ training: resolved, data, checkpoint: from, listeners });
         };
         const result = await run(checkpoint).catch((thrown: unknown) => {
           // Another version built the network otherwise under the same name. That costs time, not the run.
@@ -146,7 +147,11 @@ export function trainingStage(training: Training, bus: Bus): Stage<typeof Datase
         signal: context.signal,
       };
       const { listeners, settled } = publishingListeners(context);
-      const trained = await training.train(order, listeners);
+      const trained = await training.train(order, listeners).catch(async (thrown: unknown) => {
+        // A checkpoint that was stored at the last moment is worth nothing unless an event names it.
+        await settled().catch(() => undefined);
+        throw thrown;
+      });
       await settled();
       const durationSeconds = (performance.now() - startedMs) / 1000;
       return create(ModelTrainedSchema, { ...trained, durationSeconds, ...(spec === undefined ? {} : { spec }) });

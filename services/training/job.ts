@@ -30,6 +30,7 @@ export interface ResolvedTraining {
 
 export interface TrainingJobOptions {
   readonly training: ResolvedTraining;
+  readonly data: TrainingData;
   /** State from which to go on. */
   readonly checkpoint: UsableCheckpoint | undefined;
   readonly listeners: TrainingListeners;
@@ -50,9 +51,8 @@ export function createTrainingJobs(dependencies: TrainingDependencies): Training
   return {
     async run(options) {
       const { network, signal } = options.training;
-      const data = await loadTrainingData(dependencies.artifacts, options.training);
       await orAborted(leaving, signal);
-      const { job, checkpoints, epochSpans } = startJob(dependencies, data, options);
+      const { job, checkpoints, epochSpans } = startJob(dependencies, options);
       const stopListening = onAbort(signal, () => void job.cancel());
       try {
         const result = await job.result;
@@ -74,8 +74,7 @@ export function createTrainingJobs(dependencies: TrainingDependencies): Training
 
 function startJob(
   { artifacts, engine, pace }: TrainingDependencies,
-  data: TrainingData,
-  { training: { network, config }, checkpoint, listeners }: TrainingJobOptions,
+  { training: { network, config }, data, checkpoint, listeners }: TrainingJobOptions,
 ) {
   const epochSpans = createEpochSpans();
   const milestones = createMilestones(listeners, checkpoint?.artifact);
@@ -112,7 +111,8 @@ async function settle(checkpoints: CheckpointWriter, signal: AbortSignal): Promi
   signal.throwIfAborted();
 }
 
-async function loadTrainingData(
+/** The training split of the data set, decoded. */
+export async function loadTrainingData(
   artifacts: ArtifactStore,
   { manifest, signal }: ResolvedTraining,
 ): Promise<TrainingData> {

@@ -295,7 +295,7 @@ export const ParityReportSchema: GenMessage<ParityReport> = /*@__PURE__*/
  */
 export type GatePolicy = Message<"millrace.v1.GatePolicy"> & {
   /**
-   * Least accuracy, 0..1.
+   * Least accuracy, 0..1. A policy that does not say it asks for none; a run without a policy has the service's own.
    *
    * @generated from field: double minimum_accuracy = 1;
    */

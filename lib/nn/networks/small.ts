@@ -1,8 +1,7 @@
 /**
  * A network for demonstrations, after the narrow end of airbench (github.com/KellerJordan/cifar10-airbench): five 3x3 convolutions
  * with batch normalisation, global max-pooling, label smoothing, Nesterov's momentum and a triangular schedule. 9 MFLOP forward
- * for a 32x32 image: twelve epochs of 4,000 pictograms take 22 s on two cores; the README has the
- * machine and the spread.
+ * for a 32x32 image: the README says how long twelve epochs of 4,000 pictograms take.
  */
 import { layers as tf } from "../tensorflow.ts";
 import type { NetworkDefinition } from "./definition.ts";
