@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { headers } from "@nats-io/nats-core";
 import { DatasetProgressedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import { onAbort } from "../../lib/abort.ts";
 import { startStage } from "../../lib/bus/stage.ts";
 import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import {
@@ -14,6 +15,7 @@ import {
   prepared,
   requestRun,
   stageConsumer,
+  storedEvents,
   storedMessages,
   testStage,
 } from "../helpers/bus.ts";
@@ -211,6 +213,32 @@ suite("a stage", { concurrency: 6 }, () => {
     await stopped;
     assert.equal((await outcomes(bus, "r1")).length, 1);
     assert.ok(await isSettled(bus));
+  });
+
+  test("stores what its work has to tell although the service stops, and gives the message back", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    let begun = false;
+    const stage = startStage(
+      bus,
+      testStage(async (_event, { signal, publish }) => {
+        begun = true;
+        await new Promise<void>((resolve) => onAbort(signal, resolve));
+        await publish(create(DatasetProgressedSchema), "at the end");
+        throw signal.reason;
+      }),
+    );
+    await requestRun(bus, "r1");
+    await eventually("the work began", () => begun);
+    await stage.stop();
+    assert.equal((await storedEvents(bus, eventSubject("r1", "dataset.progressed"))).length, 1);
+    assert.equal((await outcomes(bus, "r1")).length, 0);
+    const other = startStage(
+      bus,
+      testStage(async () => prepared()),
+    );
+    await eventually("another instance did it", async () => (await outcomes(bus, "r1")).length === 1);
+    await other.stop();
   });
 
   test("leaves a handler that ignores its signal behind after the grace", async (t) => {
