@@ -149,6 +149,11 @@ export type VersionSelector =
   | { readonly case: "alias"; readonly value: string }
   | { readonly case: "digest"; readonly value: string };
 
+/** The selector of a version by its number. */
+export function versionNumber(value: number): VersionSelector {
+  return { case: "version", value };
+}
+
 /** The version that is named so, the newest if a digest has several. MODEL_NOT_FOUND if there is none. */
 export function requireVersion(log: ModelLog, selector: VersionSelector | { readonly case: undefined }): ModelVersion {
   const version = findVersion(log, selector);

@@ -10,7 +10,15 @@ import type { Bus } from "../bus/bus.ts";
 import type { CloudEventAttributes } from "../bus/cloud-event.ts";
 import { AppError } from "../errors.ts";
 import { withSpan } from "../telemetry/spans.ts";
-import { championAlias, changeKey, defaultShares, type ModelLog, previousChampion } from "./model-log.ts";
+import {
+  championAlias,
+  changeKey,
+  defaultShares,
+  type ModelLog,
+  previousChampion,
+  requireVersion,
+  versionNumber,
+} from "./model-log.ts";
 import { createModelReader, type ModelReader } from "./model-reader.ts";
 
 /**
@@ -72,7 +80,7 @@ export function createRegistry(bus: Bus): Registry {
         create(ModelVersionRegisteredSchema, { version: { ...version, version: latestVersion(log) + 1 } });
       return withSpan("register version", { attributes: { "millrace.model.name": version.name } }, async (span) => {
         const log = await change({ bus, reader, modelName: version.name, origin, key, decide });
-        const registered = requireVersion(log, log.changes.get(key) ?? 0);
+        const registered = requireVersion(log, versionNumber(log.changes.get(key) ?? 0));
         span.setAttribute("millrace.model.version", registered.version);
         return registered;
       });
@@ -80,7 +88,7 @@ export function createRegistry(bus: Bus): Registry {
     recordEvaluation: async (modelName, version, report, origin) => {
       const key = changeId(origin, ModelVersionEvaluatedSchema.typeName);
       const decide = (log: ModelLog) => {
-        requireVersion(log, version);
+        requireVersion(log, versionNumber(version));
         return create(ModelVersionEvaluatedSchema, { version, report });
       };
       const attributes = { "millrace.model.name": modelName, "millrace.model.version": version };
@@ -160,15 +168,6 @@ function latestVersion(log: ModelLog): number {
   return Math.max(0, ...log.versions.keys());
 }
 
-function requireVersion(log: ModelLog, version: number): ModelVersion {
-  const found = log.versions.get(version);
-  if (found !== undefined) return found;
-  const known = [...log.versions.keys()].join(", ") || "none";
-  throw new AppError("MODEL_NOT_FOUND", `model ${log.name} has no version ${version}; it has ${known}`, {
-    details: { model: log.name, version: String(version) },
-  });
-}
-
 function requireMove(log: ModelLog, key: string): AliasMove {
   const move = log.movesByChange.get(key);
   if (move !== undefined) return move;
@@ -186,7 +185,7 @@ function requirePreviousChampion(log: ModelLog): number {
 function aliasMoved(log: ModelLog, move: NewMove & { readonly alias: string }, runId: string): Message {
   const { alias, version, expectedVersion, reason, share = defaultShares.get(alias) ?? 0 } = move;
   if (version === 0) requireRemovable(log, alias);
-  else requireVersion(log, version);
+  else requireVersion(log, versionNumber(version));
   requireShare(alias, share);
   const previousVersion = log.aliases.get(alias) ?? 0;
   if (expectedVersion !== undefined && expectedVersion !== previousVersion) {

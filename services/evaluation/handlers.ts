@@ -22,7 +22,7 @@ import type { Stage } from "../../lib/bus/stage.ts";
 import { AppError } from "../../lib/errors.ts";
 import { readManifest } from "../../lib/images/manifest.ts";
 import { decide } from "../../lib/nn/gate.ts";
-import { championAlias, type ModelLog } from "../../lib/registry/model-log.ts";
+import { championAlias, type ModelLog, requireVersion, versionNumber } from "../../lib/registry/model-log.ts";
 import { readModelManifest } from "../../lib/registry/model-manifest.ts";
 import { type ChangeOrigin, changeId, type Registry } from "../../lib/registry/registry.ts";
 import { recordMetric } from "../../lib/telemetry/metrics.ts";
@@ -66,17 +66,11 @@ export interface Candidate {
 export function createEvaluation(dependencies: EvaluationDependencies): Evaluation {
   const evaluate = (order: EvaluationOrder) => evaluateVersion(dependencies, order);
   return {
-    find: async (modelName, version) => requireVersion(await dependencies.registry.read(modelName), version),
+    find: async (modelName, version) =>
+      requireVersion(await dependencies.registry.read(modelName), versionNumber(version)),
     evaluate,
     decide: (candidate) => decideOn(dependencies, evaluate, candidate),
   };
-}
-
-function requireVersion(log: ModelLog, number: number): ModelVersion {
-  const version = log.versions.get(number);
-  if (version !== undefined) return version;
-  const there = [...log.versions.keys()].join(", ") || "none";
-  throw new AppError("MODEL_NOT_FOUND", `model ${log.name} has no version ${number}; there are: ${there}`);
 }
 
 async function evaluateVersion(

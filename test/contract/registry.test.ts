@@ -137,10 +137,10 @@ suite("the registry", { concurrency: 3 }, () => {
     const registry = createRegistry(bus);
     await registry.register(newVersion("d1"), from("c1"));
     const move = registry.moveAlias({ modelName: "m", version: 9, reason: "" }, from("c2"));
-    await assert.rejects(move, isCode("MODEL_NOT_FOUND", /model m has no version 9; it has 1/));
+    await assert.rejects(move, isCode("MODEL_NOT_FOUND", /model "m" has no version "9"/));
     const report = create(EvaluationReportSchema);
     const evaluation = registry.recordEvaluation("nobody", 1, report, from("c3"));
-    await assert.rejects(evaluation, isCode("MODEL_NOT_FOUND", /nobody has no version 1; it has none/));
+    await assert.rejects(evaluation, isCode("MODEL_NOT_FOUND", /model "nobody" has no version "1"/));
     for (const name of ["*", "a.b", ""])
       await assert.rejects(registry.read(name), isCode("INVALID_REQUEST", /is no model name/));
   });
