@@ -96,7 +96,9 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
   secure?.on("connection", (socket: Socket) => {
     const peer = peerOf(socket);
     shaking.set(peer, socket);
-    socket.once("close", () => shaking.delete(peer));
+    socket.once("close", () => {
+      if (shaking.get(peer) === socket) shaking.delete(peer);
+    });
   });
 
   listener.on(secure === undefined ? "connection" : "secureConnection", (socket: Socket) => {
