@@ -7,6 +7,7 @@ import { createMillraceClient, reasonOf } from "../../../client/client.ts";
 import { ViolationsSchema } from "../../../gen/buf/validate/validate_pb.ts";
 import { BadRequestSchema, ErrorInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts";
 import { PredictionService } from "../../../gen/millrace/v1/prediction_pb.ts";
+import { statusFromError } from "../../../lib/rpc/server-errors.ts";
 import { predictRequest, type RunningServer, rejection, startServer } from "./server-fixture.ts";
 
 function connectClient({ url }: RunningServer) {
@@ -49,6 +50,17 @@ test("a stranger's exception keeps its text to the log", async (t) => {
   assert.equal(error.findDetails(ErrorInfoSchema)[0]?.reason, "INTERNAL");
   const line = server.logLines.find(({ event }) => event === "rpc.failed");
   assert.match(JSON.stringify(line), /swordfish/);
+});
+
+test("an error with a long text fits into what clients take", async (t) => {
+  const server = await startServer(t);
+  const error = ConnectError.from(await rejection(grpcClient(server).predictions.predict(predictRequest("long"))));
+  assert.deepEqual([error.code, error.rawMessage.length < 2_000], [Code.InvalidArgument, true]);
+});
+
+test("an image that fails by a stranger's exception keeps its text to itself as well", () => {
+  const { code, message } = statusFromError(new TypeError("the password is swordfish"));
+  assert.deepEqual([code, message], [Code.Internal, "internal error"]);
 });
 
 test("a message above the limit is refused", async (t) => {
