@@ -7,15 +7,18 @@
  *       --override '{"batchSize":128}'   other hyper-parameters, as in a training's configuration
  *       --cache FOLDER                   where the prepared images stay; default: in the system's temporary folder
  *       --out FILE                       write the same text to a file, too
+ *       --checkpoint FILE                keep the state of each seed beside FILE, and go on from it where it is there: a training
+ *                                        of hours may be stopped. The seconds are then those of all its parts
  *
  * The images are those of cifar10-images.tar.gz in the folder that MILLRACE_SHARED_DATA names, else in ../shared/data.
  */
-import { appendFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { AppError } from "../../lib/errors.ts";
 import type { LoadedSplit } from "../../lib/images/load-split.ts";
+import { decodeCheckpoint } from "../../lib/nn/checkpoint.ts";
 import { resolveTrainingConfig, type TrainingConfig } from "../../lib/nn/configuration.ts";
 import { engineVersion } from "../../lib/nn/engine.ts";
 import { createInferenceWorker } from "../../lib/nn/inference.ts";
@@ -32,6 +35,7 @@ const { values } = parseArgs({
     override: { type: "string", default: "{}" },
     cache: { type: "string", default: join(tmpdir(), "millrace-cifar10") },
     out: { type: "string" },
+    checkpoint: { type: "string" },
   },
 });
 
@@ -78,16 +82,34 @@ interface SeedResult {
   readonly seconds: number;
 }
 
+/** Where a seed's state is kept; undefined if it is not. */
+const stateFile = ({ seed }: TrainingConfig): string | undefined =>
+  values.checkpoint && `${values.checkpoint}-${values.network}-${seed}`;
+
+/** Whole or not at all: whoever stops a training does not wait for a file to be written. */
+function keep(file: string, bytes: Uint8Array): void {
+  writeFileSync(`${file}.incoming`, bytes);
+  renameSync(`${file}.incoming`, file);
+}
+
 async function trainOnce(images: Cifar10, config: TrainingConfig): Promise<SeedResult> {
-  say(`\nseed ${config.seed}\n${cells(({ title }) => title)}`);
-  const startedMs = performance.now();
+  const file = stateFile(config);
+  const checkpoint = file !== undefined && existsSync(file) ? readFileSync(file) : undefined;
+  const earlierMs = checkpoint === undefined ? 0 : decodeCheckpoint(checkpoint).elapsedMs;
+  say(checkpoint === undefined ? `\nseed ${config.seed}` : `\nseed ${config.seed}, after a break`);
+  say(cells(({ title }) => title));
+  const startedMs = performance.now() - earlierMs;
   const elapsed = (): number => (performance.now() - startedMs) / 1000;
   const job = startTraining(
-    { network: values.network, config, data: images.train },
-    { onEpoch: (report) => say(cells(({ text }) => text({ ...report, seconds: elapsed() }))) },
+    { network: values.network, config, data: images.train, ...(checkpoint && { checkpoint }) },
+    {
+      onEpoch: (report) => say(cells(({ text }) => text({ ...report, seconds: elapsed() }))),
+      ...(file !== undefined && { onCheckpoint: (bytes: Uint8Array) => keep(file, bytes) }),
+    },
   );
   const { onnx, parameterCount, forwardFlopsPerImage, end, keptEpoch } = await job.result;
   const seconds = elapsed();
+  if (file !== undefined) rmSync(file, { force: true });
   if (end !== "completed") say(`ended by ${end}`);
   if (config.keep === "best") say(`the model has the weights of epoch ${keptEpoch}`);
   say(`${parameterCount} parameters, ${(forwardFlopsPerImage / 1e6).toFixed(0)} MFLOP forward an image`);
@@ -125,7 +147,8 @@ async function main(): Promise<void> {
     .split(",")
     .map((seed) => resolveTrainingConfig(values.network, { ...overrides, ...epochs, seed: Number(seed) }));
   const images = await loadCifar10(values.cache);
-  if (values.out !== undefined) writeFileSync(values.out, "");
+  const goesOn = configs.some((config) => existsSync(stateFile(config) ?? ""));
+  if (values.out !== undefined && !goesOn) writeFileSync(values.out, "");
   say(`CIFAR-10, network ${values.network}, ${engineVersion()}`);
   say(machine());
   say(JSON.stringify({ ...configs[0], seed: configs.map(({ seed }) => seed) }));
