@@ -42,7 +42,8 @@ function sharedSettings(service: ServiceName) {
   return {
     natsUrl: z
       .string()
-      .regex(/^(nats|tls):\/\/[^\s,]+(,((nats|tls):\/\/)?[^\s,/]+\/?)*$/)
+      // Without a scheme a later address has no credentials: what looks like them belongs to a password with a comma in it.
+      .regex(/^(nats|tls):\/\/[^\s,]+(,((nats|tls):\/\/[^\s,]+|[^\s,/@]+\/?))*$/)
       .default("nats://127.0.0.1:4222")
       .describe(
         "the address of nats-server, such as nats://127.0.0.1:4222 or tls://nats:4222; several are separated by commas",
@@ -232,7 +233,9 @@ function problemLine(
   expected: string | undefined,
   error: z.ZodError,
 ): string {
-  const given = text === undefined ? "is not set" : `is ${JSON.stringify(masked(variable, text))}`;
+  // Nobody knows what is a password in an address that is none: all before the last "@" may be.
+  const shown = (given: string) => (/_NATS_URL$/.test(variable) ? given.replace(/^.*@/s, "***@") : given);
+  const given = text === undefined ? "is not set" : `is ${JSON.stringify(masked(variable, shown(text)))}`;
   return `${variable} ${given}; expected ${expected ?? error.issues.map((issue) => issue.message).join(", ")}`;
 }
 

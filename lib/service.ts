@@ -215,13 +215,20 @@ async function serve(
     stage = parts.stage && startStage(bus, { ackWaitMs: config.ackWaitMs, ...parts.stage });
     readiness.setStarted();
     logger.info({ event: "service.ready", url: listening.url }, `${bus.service} answers at ${listening.url}`);
-    await aborted(stopping);
+    await Promise.race([aborted(stopping), lost(bus)]);
   } finally {
     watching?.[Symbol.dispose]();
     stopObserving();
     await Promise.all([listening?.close(config.shutdownGraceMs), stage?.stop()]);
     for (const resource of parts.resources ?? []) await resource[Symbol.asyncDispose]();
   }
+}
+
+/** Rejects when the connection to the broker is closed for good, without which the service would only look alive. */
+async function lost({ nc }: Bus): Promise<never> {
+  const reason = await nc.closed();
+  const text = "the connection to NATS is closed for good; start the service again";
+  throw new AppError("BROKER_UNAVAILABLE", text, { cause: reason });
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

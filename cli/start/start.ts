@@ -5,7 +5,7 @@ import { orAborted } from "../../lib/abort.ts";
 import { version } from "../../lib/version.ts";
 import { createStyle, messageOf, percent, type Style, seconds, shortPath } from "../format.ts";
 import { createScreen } from "../screen.ts";
-import { startBroker } from "./broker.ts";
+import { type Broker, startBroker } from "./broker.ts";
 import { writeCurves } from "./curves.ts";
 import { parseStartOptions, startUsage } from "./options.ts";
 import { earlierRuns, runReport, statusName } from "./report.ts";
@@ -49,19 +49,20 @@ function interruptSignal(): AbortSignal {
 async function runEverything(session: Session): Promise<number> {
   const { screen, style, options, interrupted } = session;
   await using broker = await startBroker(session);
-  await using services = await startAllServices(session, broker.url);
+  await using services = await startAllServices(session, broker);
+  const failed = Promise.race([services.failed, broker.failed]);
   const millrace = createMillraceClient({ baseUrl: services.urls.pipeline });
   try {
     const { runs } = await millrace.pipeline.listRuns({ pageSize: earlierRunsShown });
     if (runs.length > 0) for (const line of ["\nEarlier runs", ...earlierRuns(runs)]) screen.line(line);
     const run = await orAborted(
-      Promise.race([requestAndWatch(session, millrace.pipeline, services.urls.prediction), services.failed]),
+      Promise.race([requestAndWatch(session, millrace.pipeline, services.urls.prediction), failed]),
       interrupted,
     );
     const { succeeded, samples } = await showResults(session, run, services);
     if (options.exit) return succeeded ? 0 : 1;
     for (const line of nextSteps(services, samples, style)) screen.line(line);
-    await orAborted(services.failed, interrupted);
+    await orAborted(failed, interrupted);
     return 0;
   } finally {
     millrace.close();
@@ -71,13 +72,13 @@ async function runEverything(session: Session): Promise<number> {
 
 async function startAllServices(
   { screen, style, folders, interrupted }: Session,
-  natsUrl: string,
+  { url: natsUrl, failed }: Broker,
 ): Promise<ServiceProcesses> {
   const startedMs = performance.now();
   const onRestart = (message: string) => screen.line(`  ${style.bad("!")} ${message}`);
   const services = await startServices({ natsUrl, folders, env: process.env, onRestart });
   try {
-    await orAborted(services.ready(interrupted), interrupted);
+    await orAborted(Promise.race([services.ready(interrupted), failed]), interrupted);
   } catch (thrown) {
     await services[Symbol.asyncDispose]();
     throw thrown;

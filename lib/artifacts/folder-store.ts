@@ -1,15 +1,13 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type Artifact, ArtifactSchema } from "../../gen/millrace/v1/artifact_pb.ts";
+import { removeAbandoned, unlessMissing } from "../abandoned-files.ts";
 import { assertDigest, digestFromBytes, missingArtifact } from "./digest.ts";
 import { readChunks, writeHashed } from "./file.ts";
 import type { ArtifactSource, ArtifactStore, GetOptions, PutOptions } from "./store.ts";
 import { chunksOf, defaultIdleTimeoutMs, isIntact, limited, verified } from "./transfer.ts";
-
-/** A file in `incoming/` that nobody wrote to for so long was left behind: a live writer fails at its idle limit long before. */
-const abandonedAfterMs = 24 * 60 * 60 * 1000;
 
 export interface FolderStoreOptions {
   /** How long a source or the disk may stand still, in ms. Default: 30,000. */
@@ -103,21 +101,4 @@ async function syncFolder(folder: string): Promise<void> {
   } finally {
     await handle.close();
   }
-}
-
-/** Removes what processes that were killed in the middle of a write have left. */
-async function removeAbandoned(incoming: string): Promise<void> {
-  for (const name of await readdir(incoming)) {
-    const path = join(incoming, name);
-    const found = await unlessMissing(stat(path));
-    if (found && Date.now() - found.mtimeMs > abandonedAfterMs) await rm(path, { force: true });
-  }
-}
-
-/** The result, or undefined where the file does not exist. */
-async function unlessMissing<T>(result: Promise<T>): Promise<T | undefined> {
-  return result.catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return undefined;
-    throw error;
-  });
 }

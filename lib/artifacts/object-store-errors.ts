@@ -4,11 +4,12 @@ import { AppError } from "../errors.ts";
 
 /** JetStream's error codes for a bucket, an account or a server that takes no more. */
 const fullCodes = new Set([10002, 10023, 10028, 10047, 10077]);
-const wrongLastSequence = 10071;
+/** "wrong last sequence", on a server of its own and in a cluster. */
+const wrongLastSequence = new Set([10071, 10164]);
 
 /** Whether a compare-and-set lost: somebody else has written the entry meanwhile. */
 export function isWriteConflict(error: unknown): boolean {
-  return error instanceof JetStreamApiError && error.code === wrongLastSequence;
+  return error instanceof JetStreamApiError && wrongLastSequence.has(error.code);
 }
 
 /** Does a piece of work on the server; what the client library throws becomes one of our errors. */

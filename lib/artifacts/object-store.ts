@@ -8,6 +8,7 @@ import { jetstream } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/nats-core";
 import { type ObjectInfo, type ObjectStore, Objm, StorageType, setSha256Backend } from "@nats-io/obj";
 import { type Artifact, ArtifactSchema } from "../../gen/millrace/v1/artifact_pb.ts";
+import { removeAbandoned } from "../abandoned-files.ts";
 import { assertDigest, digestFromBytes, missingArtifact } from "./digest.ts";
 import { readChunks, writeHashed } from "./file.ts";
 import { objectChunks } from "./object-chunks.ts";
@@ -54,6 +55,8 @@ export async function openObjectStore(nc: NatsConnection, options: ObjectStoreOp
   const client = jetstream(nc, { timeout: idleTimeoutMs });
   const jsm = await translated(where, () => client.jetstreamManager());
   const objects = await translated(where, () => openBucket(new Objm(client), bucket, replicas));
+  // They cost space in the system's folder, no more: one that cannot be removed is none of this store's business.
+  await removeAbandoned(tmpdir(), (name) => name.startsWith(spoolPrefix)).catch(() => undefined);
 
   async function infoOf(digest: string): Promise<ObjectInfo | undefined> {
     assertDigest(digest);
@@ -117,6 +120,8 @@ async function openBucket(manager: Objm, bucket: string, replicas: number): Prom
   }
 }
 
+const spoolPrefix = "millrace-artifact-";
+
 /**
  * An object's name must be known before its first chunk is written, and the name is the digest of the last: a stream is
  * kept in a temporary file until it has ended. Nothing reaches the server from a source that fails, or that is there already.
@@ -126,7 +131,7 @@ async function spool(source: ArtifactSource, limits: TransferLimits): Promise<Sp
     const { byteLength: sizeBytes } = source;
     return { digest: digestFromBytes(source), sizeBytes, read: () => chunksOf(source), remove: async () => {} };
   }
-  const path = join(tmpdir(), `millrace-artifact-${randomUUID()}`);
+  const path = join(tmpdir(), `${spoolPrefix}${randomUUID()}`);
   const remove = () => rm(path, { force: true });
   try {
     const written = await writeHashed(limited(source, limits), path, { durable: false });

@@ -54,6 +54,8 @@ async function connectTo({ url, service }: ConnectionOptions): Promise<NatsConne
       ...credentials,
       name: `millrace-${service}`,
       maxReconnectAttempts: -1,
+      // A server that comes back before its users are known refuses for a moment what it will take again.
+      ignoreAuthErrorAbort: true,
       reconnectTimeWait: reconnectPauseMs,
       reconnectJitter: reconnectPauseMs,
       pingInterval: pingIntervalMs,

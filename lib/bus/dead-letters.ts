@@ -18,11 +18,12 @@ export const deadLetterHeaders = {
 } as const;
 
 const maxReasonLength = 1_000;
-/** Room that our headers may take in a message of the server's largest size. */
+/** Room that headers may take in a message of the server's largest size: ours, and those of the message that are kept. */
 const headerAllowanceBytes = 16 * 1024;
+const keptHeaderBytes = 8 * 1024;
 
 /**
- * Keeps a message that a stage gave up on: its data and headers untouched, and why. Returns its sequence in the
+ * Keeps a message that a stage gave up on: its data and headers untouched, as far as there is room, and why. Returns its sequence in the
  * dead-letter stream. The same message given up on again by the same stage is kept once.
  */
 export async function storeDeadLetter(held: Held, error: AppError): Promise<number> {
@@ -34,7 +35,8 @@ export async function storeDeadLetter(held: Held, error: AppError): Promise<numb
   const publish = () =>
     bus.js.publish(deadLetterSubject(stage, runIdFromSubject(message.subject)), data, {
       headers: headersFor(held, error, time),
-      msgID: `${stage}:${message.info.stream}:${message.seq}`,
+      // With its time: a stream that was made anew counts from 1 again.
+      msgID: `${stage}:${message.info.stream}:${message.seq}:${message.info.timestampNanos}`,
       expect: { streamName: deadLetterStream },
     });
   const failure = `message ${message.seq} on ${message.subject} could not be kept as a dead letter`;
@@ -43,10 +45,14 @@ export async function storeDeadLetter(held: Held, error: AppError): Promise<numb
 
 function headersFor({ stage, message }: Held, error: AppError, time: Date): MsgHdrs {
   const kept = headers();
+  let bytes = 0;
   for (const key of message.headers?.keys() ?? []) {
     // Nats-* headers steer the broker: carried along, the old message id would make this one a duplicate.
     if (/^nats-/i.test(key)) continue;
-    for (const value of message.headers?.values(key) ?? []) kept.append(key, value);
+    for (const value of message.headers?.values(key) ?? []) {
+      bytes += Buffer.byteLength(key) + Buffer.byteLength(value);
+      if (bytes <= keptHeaderBytes) kept.append(key, value);
+    }
   }
   injectTrace(kept);
   const reasons: Record<keyof typeof deadLetterHeaders, string> = {

@@ -5,7 +5,7 @@ import type { AppError } from "../errors.ts";
 import type { Bus } from "./bus.ts";
 import { attributesFromMessage, type CloudEventAttributes } from "./cloud-event.ts";
 import { storeDeadLetter } from "./dead-letters.ts";
-import { runIdFromSubject } from "./subjects.ts";
+import { isToken, runIdFromSubject } from "./subjects.ts";
 
 /** What becomes of a message whose handling has ended. */
 export type Settlement =
@@ -89,11 +89,13 @@ async function giveUp(held: Held, error: AppError): Promise<void> {
     { event: "stage.dead_letter", stage, subject: message.subject, attempts, deadLetter: sequence, error },
     error.message,
   );
+  const runId = runIdFromSubject(message.subject);
   const cause = readAttributes(message);
-  if (cause !== undefined) {
+  // What is no event, or under a name that no run can have, belongs to no run.
+  if (cause !== undefined && isToken(runId)) {
     const told = { stage, code: error.code, message: error.message, attempts, deadLetterSequence: BigInt(sequence) };
     // The dead letter's number keeps failures apart: of two stages at one event, or of the same event sent again.
-    const options = { runId: runIdFromSubject(message.subject), cause, key: String(sequence) };
+    const options = { runId, cause, key: String(sequence) };
     await bus.publish(create(RunFailedSchema, told), { ...options, patient: true, signal: abandoned });
   }
   // Without a reason: servers before 2.10 take a reason for another command, and the message comes back.
@@ -105,7 +107,7 @@ function readAttributes(message: JsMsg): CloudEventAttributes | undefined {
   try {
     return attributesFromMessage(message);
   } catch {
-    // No event of ours: it belongs to no run. The dead letter keeps it.
+    // No event of ours. The dead letter keeps it.
     return undefined;
   }
 }

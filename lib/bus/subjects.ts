@@ -38,10 +38,15 @@ export function runIdFromSubject(subject: string): string {
  * stored by the server like any other character.
  */
 export function requireToken(what: string, value: string): void {
-  if (/^[A-Za-z0-9_-]{1,128}$/.test(value)) return;
+  if (isToken(value)) return;
   throw new AppError("INVALID_REQUEST", `"${value}" is no ${what}; use 1 to 128 letters, digits, "-" and "_"`, {
     details: { [what.replaceAll(" ", "_")]: value },
   });
+}
+
+/** Whether it can be an id of ours in a subject. */
+export function isToken(value: string): boolean {
+  return /^[A-Za-z0-9_-]{1,128}$/.test(value);
 }
 
 /** Every event of a run. */

@@ -70,7 +70,8 @@ async function ensureStream(jsm: JetStreamManager, config: StreamConfig): Promis
     const { config: found } = await jsm.streams.info(config.name);
     const max_age = looser(found.max_age, config.max_age);
     const max_bytes = looser(found.max_bytes, config.max_bytes);
-    await jsm.streams.update(config.name, { ...config, max_age, max_bytes });
+    const num_replicas = Math.max(found.num_replicas, config.num_replicas);
+    await jsm.streams.update(config.name, { ...config, max_age, max_bytes, num_replicas });
   }
 }
 

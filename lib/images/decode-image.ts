@@ -73,8 +73,14 @@ function refuseByContent(bytes: Uint8Array): void {
 }
 
 function looksLikeSvg(bytes: Uint8Array): boolean {
-  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 256)).replace(/^\u00ef\u00bb\u00bf/, "");
-  return start.trimStart().startsWith("<");
+  const isMarked = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
+  let at = isMarked ? 3 : 0;
+  while (isSpace(bytes[at])) at++;
+  return bytes[at] === "<".charCodeAt(0);
+}
+
+function isSpace(byte: number | undefined): boolean {
+  return byte === 0x20 || (byte !== undefined && byte >= 0x09 && byte <= 0x0d);
 }
 
 /** What sharp's error means to the person whose image it is. */

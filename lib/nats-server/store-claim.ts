@@ -65,7 +65,10 @@ export async function claimStore(storeFolder: string, version: string): Promise<
     return last;
   };
   return {
-    serverStarted: (serverPid) => become(`${own}.server-${serverPid}`),
+    async serverStarted(serverPid) {
+      await become(`${own}.server-${serverPid}`);
+      await writeFile(versionFile(storeFolder), version);
+    },
     // Only where the folder itself is gone can it fail: there is nothing left to give free.
     release: () => become(free).catch(() => undefined),
   };
@@ -85,11 +88,22 @@ async function stopStaleServer(storeFolder: string, { ownerPid, serverPid }: Cla
       { details: { storeFolder, ownerPid: String(ownerPid) } },
     );
   }
-  if (serverRuns) await stopServerOf(storeFolder, serverPid);
+  if (!serverRuns) return;
+  if (process.platform !== "win32") return stopServerOf(storeFolder, serverPid);
+  throw new AppError(
+    "CONFLICT",
+    `process ${serverPid} may be a nats-server that was left behind on ${storeFolder}; end it, or choose another folder`,
+    { details: { storeFolder, serverPid: String(serverPid) } },
+  );
+}
+
+/** Says which version last wrote the store. */
+function versionFile(storeFolder: string): string {
+  return join(storeFolder, "nats-server.version");
 }
 
 async function refuseDowngrade(storeFolder: string, version: string): Promise<void> {
-  const file = join(storeFolder, "nats-server.version");
+  const file = versionFile(storeFolder);
   const writtenBy = (await readFile(file, "utf8").catch(() => version)).trim();
   if (compareVersions(version, writtenBy) < 0) {
     throw new AppError(
@@ -99,7 +113,6 @@ async function refuseDowngrade(storeFolder: string, version: string): Promise<vo
       { details: { storeFolder, version, writtenBy } },
     );
   }
-  await writeFile(file, version);
 }
 
 function claimFolder(storeFolder: string): string {
@@ -147,9 +160,13 @@ async function isRunning(pid: number): Promise<boolean> {
   return process.platform !== "linux" || (await commandLine(pid)) !== "";
 }
 
-/** Whether the process is the server of this folder, and not a stranger who was given the same number. */
+/**
+ * Whether the process is the server of this folder, and not a stranger who was given the same number. Windows shows no command line to ask
+ * for: there it may be.
+ */
 async function isServerOf(storeFolder: string, pid: number): Promise<boolean> {
-  return (await isRunning(pid)) && (await commandLine(pid)).includes(configFile(storeFolder));
+  if (!(await isRunning(pid))) return false;
+  return process.platform === "win32" || (await commandLine(pid)).includes(configFile(storeFolder));
 }
 
 async function commandLine(pid: number): Promise<string> {
@@ -158,7 +175,7 @@ async function commandLine(pid: number): Promise<string> {
       ? (await readFile(`/proc/${pid}/cmdline`, "utf8")).replaceAll("\0", " ")
       : (await run("ps", ["-ww", "-o", "args=", "-p", String(pid)])).stdout;
   } catch {
-    // It ended meanwhile, or the platform has no ps (Windows): not to be recognised as ours.
+    // It ended meanwhile: not to be recognised as ours.
     return "";
   }
 }

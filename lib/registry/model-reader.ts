@@ -1,4 +1,5 @@
 import type { StoredMsg } from "@nats-io/jetstream";
+import type { Insistence } from "../bus/asking.ts";
 import type { Bus } from "../bus/bus.ts";
 import { eventFromMessage } from "../bus/cloud-event.ts";
 import { registryStream, registrySubject, requireToken } from "../bus/subjects.ts";
@@ -7,7 +8,7 @@ import { applyChange, emptyModelLog, type ModelLog } from "./model-log.ts";
 /** Reads the logs of models, each change once: what has been read is kept, and only what is newer is asked for. */
 export interface ModelReader {
   /** The model with every change that was stored before the call. */
-  read(modelName: string, signal?: AbortSignal): Promise<ModelLog>;
+  read(modelName: string, insistence?: Insistence): Promise<ModelLog>;
   /** Reads the model from its beginning the next time. */
   forget(modelName: string): void;
 }
@@ -15,9 +16,9 @@ export interface ModelReader {
 export function createModelReader(bus: Bus): ModelReader {
   const logs = new Map<string, ModelLog>();
   return {
-    read: async (modelName, signal) => {
+    read: async (modelName, insistence = {}) => {
       requireToken("model name", modelName);
-      const log = await readOn(bus, logs.get(modelName) ?? emptyModelLog(modelName), signal);
+      const log = await readOn(bus, logs.get(modelName) ?? emptyModelLog(modelName), insistence);
       // Several reads may be under way; one that began earlier must not undo what a later one has found.
       if (log.lastSequence > (logs.get(modelName)?.lastSequence ?? 0)) logs.set(modelName, log);
       return log;
@@ -26,12 +27,12 @@ export function createModelReader(bus: Bus): ModelReader {
   };
 }
 
-async function readOn(bus: Bus, known: ModelLog, signal: AbortSignal | undefined): Promise<ModelLog> {
+async function readOn(bus: Bus, known: ModelLog, insistence: Insistence): Promise<ModelLog> {
   let log = known;
   const failure = `the log of model ${known.name} could not be read`;
   for (;;) {
     const query = { seq: log.lastSequence + 1, next_by_subj: registrySubject(known.name) };
-    const stored = await bus.ask(() => bus.jsm.streams.getMessage(registryStream, query), { failure, signal });
+    const stored = await bus.ask(() => bus.jsm.streams.getMessage(registryStream, query), { failure, ...insistence });
     if (stored === null) return log;
     log = withStored(bus, log, stored);
   }

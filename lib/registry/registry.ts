@@ -6,6 +6,7 @@ import {
   ModelVersionRegisteredSchema,
 } from "../../gen/millrace/v1/events_pb.ts";
 import type { AliasMove, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
+import type { Insistence } from "../bus/asking.ts";
 import type { Bus } from "../bus/bus.ts";
 import type { CloudEventAttributes } from "../bus/cloud-event.ts";
 import { AppError } from "../errors.ts";
@@ -67,6 +68,8 @@ export interface ChangeOrigin {
   /** What led to it: an event, or for a person's request an id of the request. */
   readonly cause: Pick<CloudEventAttributes, "id" | "originTraceparent">;
   readonly signal?: AbortSignal;
+  /** Waits without end for a broker that is away, and for space, until the signal aborts, as the stages of a run do. Default: false. */
+  readonly patient?: boolean;
 }
 
 /** The registry on the broker's log. */
@@ -141,27 +144,35 @@ interface Change {
 
 /** Appends what `decide` makes of the current log, unless it is there already; decides anew when somebody else was quicker. */
 async function change({ bus, reader, modelName, origin, key, decide }: Change): Promise<ModelLog> {
-  const { runId, cause, signal } = origin;
+  const { runId, cause, signal, patient = false } = origin;
+  const insistence = { signal, patient };
   for (;;) {
     signal?.throwIfAborted();
-    const log = await reader.read(modelName, signal);
+    const log = await reader.read(modelName, insistence);
     if (log.changes.has(key)) return log;
-    const options = { runId, cause, modelName, expectedLastSequence: log.lastSequence, ...(signal && { signal }) };
+    const options = {
+      runId,
+      cause,
+      modelName,
+      expectedLastSequence: log.lastSequence,
+      patient,
+      ...(signal && { signal }),
+    };
     try {
       // The broker drops repeated ids within a whole stream: the same cause may change several models.
       await bus.publish(decide(log), { ...options, key: `${modelName} ${key}` });
     } catch (thrown) {
       // Refused although nothing is newer: the decision itself is a conflict.
-      if (AppError.from(thrown).code !== "CONFLICT" || !(await hasMovedOn(reader, log, signal))) throw thrown;
+      if (AppError.from(thrown).code !== "CONFLICT" || !(await hasMovedOn(reader, log, insistence))) throw thrown;
     }
   }
 }
 
-async function hasMovedOn(reader: ModelReader, log: ModelLog, signal: AbortSignal | undefined): Promise<boolean> {
-  if ((await reader.read(log.name, signal)).lastSequence !== log.lastSequence) return true;
+async function hasMovedOn(reader: ModelReader, log: ModelLog, insistence: Insistence): Promise<boolean> {
+  if ((await reader.read(log.name, insistence)).lastSequence !== log.lastSequence) return true;
   // The stream may have been made anew, and what is known come from the old one.
   reader.forget(log.name);
-  return (await reader.read(log.name, signal)).lastSequence !== log.lastSequence;
+  return (await reader.read(log.name, insistence)).lastSequence !== log.lastSequence;
 }
 
 function latestVersion(log: ModelLog): number {

@@ -168,7 +168,7 @@ export function evaluationStage(evaluation: Evaluation, registry: Registry): Sta
       if (model?.lineage === undefined)
         throw new AppError("EVENT_INVALID", `event ${event.id} of run ${runId} names no model`);
       const { name: modelName, version } = model;
-      const origin = { runId, cause: event, signal };
+      const origin = { runId, cause: event, signal, patient: true };
       await publish(create(EvaluationStartedSchema, { modelName, version }));
       const { datasetDigest } = model.lineage;
       const reports = progressPublisher(context);

@@ -142,7 +142,7 @@ export function trainingStage(training: Training, bus: Bus): Stage<typeof Datase
         datasetDigest: dataset?.digest ?? "",
         spec: spec?.training ?? create(TrainingSpecSchema),
         modelName: spec?.modelName || defaultModelName,
-        origin: { runId: context.runId, cause: event, signal: context.signal },
+        origin: { runId: context.runId, cause: event, signal: context.signal, patient: true },
         checkpoint: await lastCheckpoint(bus, event),
         signal: context.signal,
       };

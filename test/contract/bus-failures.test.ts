@@ -53,6 +53,31 @@ suite("a stage that cannot do its work", { concurrency: 6 }, () => {
     assert.deepEqual(await failures(bus, "r1"), []);
   });
 
+  test("lets go of what is under a name that no run has, and keeps it without the headers for which there is no room", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    const all = headers();
+    const attributes = { id: "e1", source: "x", specversion: "1.0", type: "millrace.v1.RunRequested" };
+    for (const [name, value] of Object.entries(attributes)) all.set(`Ce-${name}`, value);
+    for (let header = 0; header < 50; header++) all.set(`x-${header}`, "y".repeat(1_000));
+    const room = (bus.nc.info?.max_payload ?? 0) - 60_000;
+    const data = new Uint8Array(room).fill(0xff);
+    await bus.js.publish("millrace.v1.urn:1.run.requested", data, { headers: all });
+    await requestRun(bus, "r2");
+    const stage = startStage(
+      bus,
+      testStage(async () => prepared()),
+    );
+    await eventually("the next outcome", async () => (await outcomes(bus, "r2")).length === 1);
+    await eventually("nothing is left to do", () => isSettled(bus));
+    await stage.stop();
+    const letters = await storedMessages(bus, "millrace.dead.v1.>", deadLetterStream);
+    assert.deepEqual(
+      letters.map(({ data, header }) => [data.length, header.get("Ce-id"), header.get("x-49")]),
+      [[room, "e1", ""]],
+    );
+  });
+
   test("fails the run of an event whose data or type it cannot take", async (t) => {
     const nats = await startNats(t);
     await using bus = await openTestBus(nats);

@@ -139,6 +139,17 @@ test("a service that cannot start ends it at once, with the reason", async (t) =
   assert.deepEqual(await survivors(home), []);
 });
 
+test("a broker that dies ends it, with the reason", async (t) => {
+  const home = await tempFolder(t);
+  const started = start(t, home, quick);
+  await eventually("it is up", () => started.output().includes("Predictions by model"), startDeadlineMs);
+  for (const pid of await namingFolder(join(home, "nats"))) process.kill(pid, "SIGKILL");
+  const { status, text } = await finished(started);
+  assert.equal(status, 1, text);
+  assert.match(text, /nats-server was ended by SIGKILL/);
+  assert.deepEqual(await survivors(home), []);
+});
+
 test("a disk without room for the streams ends it at once, with the reason", async (t) => {
   const home = await tempFolder(t);
   const started = start(t, home, ["--exit"], { MILLRACE_MAX_EVENT_BYTES: String(2 ** 50) });

@@ -82,6 +82,14 @@ test("secrets and the credentials inside addresses are masked, in the descriptio
   assert.doesNotMatch(problemsOf({ MILLRACE_ARTIFACTS: "http://me:swordfish@host" }).join(), /swordfish/);
 });
 
+test("no part of an address that cannot be is shown that may be a password", () => {
+  for (const url of ["nats://me:sword,fish@nats:4222", "swordfish@nats:4222", "me:sword/fish@nats"]) {
+    const problems = problemsOf({ MILLRACE_NATS_URL: url }).join();
+    assert.match(problems, /MILLRACE_NATS_URL is "\*\*\*@nats/);
+    assert.doesNotMatch(problems, /sword|fish/);
+  }
+});
+
 test("credentials are masked in every form of an address, and nothing else is", () => {
   for (const [text, expected] of [
     ["nats://me:swordfish@nats:4222", "nats://***@nats:4222"],

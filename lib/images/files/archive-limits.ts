@@ -3,6 +3,8 @@ import { AppError } from "../../errors.ts";
 /** How much an archive may unpack to. */
 export interface ArchiveLimits {
   readonly maxEntries: number;
+  /** Characters of an entry's path: each is kept in memory. */
+  readonly maxNameLength: number;
   readonly maxUnpackedBytes: number;
   /** Unpacked bytes for each byte of the archive, looked at once `ratioFromBytes` are unpacked. */
   readonly maxRatio: number;
@@ -15,6 +17,7 @@ export interface ArchiveLimits {
  */
 export const defaultArchiveLimits: ArchiveLimits = {
   maxEntries: 5_000_000,
+  maxNameLength: 4_096,
   maxUnpackedBytes: 256 * 1024 ** 3,
   maxRatio: 100,
   ratioFromBytes: 16 * 1024 ** 2,
@@ -46,6 +49,9 @@ export function createArchiveGuard(path: string, archiveBytes: number, limits: A
     entry(name, kind) {
       entries++;
       if (entries > limits.maxEntries) refuse(`it has more than ${limits.maxEntries} entries`);
+      if (name.length > limits.maxNameLength) {
+        refuse(`the path of an entry has ${name.length} characters, more than ${limits.maxNameLength}`);
+      }
       const quoted = `its entry ${JSON.stringify(name)}`;
       const parts = name.split(/[/\\]/);
       if (parts[0] === "" || /^[a-z]:/i.test(name)) refuse(`${quoted} has an absolute path`);

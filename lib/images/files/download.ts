@@ -2,6 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { removeAbandoned } from "../../abandoned-files.ts";
 import { makeCacheFolder } from "../../cache-folder.ts";
 import { AppError } from "../../errors.ts";
 import { withRetries } from "../../retry.ts";
@@ -40,6 +41,7 @@ export interface DownloadOptions {
 export async function download(file: RemoteFile, options: DownloadOptions): Promise<string> {
   const { cacheFolder, signal, retryPausesMs = [1000, 5000, 15_000] } = options;
   await makeCacheFolder(cacheFolder);
+  await removeAbandoned(cacheFolder, (name) => name.endsWith(partialSuffix));
   const path = join(cacheFolder, file.fileName);
   if (await isWhole(path, file)) return path;
   const attributes = { "millrace.archive.size_bytes": file.sizeBytes };
@@ -56,8 +58,10 @@ async function isWhole(path: string, { sizeBytes, md5 }: RemoteFile): Promise<bo
   return hash.digest("hex") === md5;
 }
 
+const partialSuffix = ".partial";
+
 async function tryDownload(file: RemoteFile, path: string, options: DownloadOptions): Promise<string> {
-  const partial = `${path}.${randomUUID()}.partial`;
+  const partial = `${path}.${randomUUID()}${partialSuffix}`;
   const target = await open(partial, "wx");
   const hash = createHash("md5");
   let done = 0;

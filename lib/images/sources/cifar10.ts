@@ -9,6 +9,9 @@ const pixelBytes = 3 * 32 * 32;
 /** One byte of label, then the pixels: already channel by channel, row by row. */
 const recordBytes = 1 + pixelBytes;
 
+/** A batch is read whole. The official ones have 30 MB. */
+const maxBatchBytes = 128 * 1024 ** 2;
+
 const batchName = /(^|\/)(data_batch_\d+|test_batch)\.bin$/;
 
 /** Whether a folder or archive holds CIFAR-10 in its official binary form. */
@@ -34,6 +37,7 @@ export function openCifar10(path: string, tree: FileTree, options: SourceOptions
     throw invalid(path, "data_batch_1.bin to data_batch_5.bin and test_batch.bin are needed, and some are missing");
   }
   for (const { path: name, sizeBytes } of batches) {
+    if (sizeBytes > maxBatchBytes) throw invalid(path, `${name} has ${sizeBytes} bytes; the limit is ${maxBatchBytes}`);
     if (sizeBytes % recordBytes !== 0) throw invalid(path, `${name} is no whole number of ${recordBytes}-byte records`);
   }
   const most = (files: readonly TreeFile[]): number => {

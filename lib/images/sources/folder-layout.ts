@@ -49,7 +49,8 @@ export function planLayout(files: readonly TreeFile[], options: LayoutOptions): 
   // An archive may hold a path twice; as when it is unpacked, the last counts.
   const unique = [...new Map(files.map((file) => [file.path, file])).values()];
   const below = unique.map((file) => ({ file, parts: file.path.slice(root.length).split("/") }));
-  const divided = below.some(({ parts }) => isSplit(parts[0]) && parts.length > 1);
+  // A folder that holds images itself may be a class of that name: trains are things, too.
+  const divided = below.some(({ parts }) => isSplit(parts[0]) && parts.length > 2);
   const byClass = new Map<string, ClassFiles>();
   const leftOut: LeftOut[] = [];
   for (const { file, parts } of below) {

@@ -172,4 +172,9 @@ describe("an unsafe archive", () => {
       message: /more than 1 entries/,
     });
   });
+
+  it("is refused when a path is as long as no file system has it", async (t) => {
+    const bytes = await packTarGz({ [`a/${"x".repeat(5_000)}`]: Buffer.from("one") });
+    await assert.rejects(openArchive(t, bytes), { code: "ARCHIVE_REFUSED", message: /has 5002 characters/ });
+  });
 });

@@ -178,7 +178,10 @@ describe("decodeImage of SVG", () => {
 
   it("is refused when it is long", async () => {
     const long = svg(`<!-- ${"x".repeat(maxSvgBytes)} -->`);
-    await assert.rejects(async () => decodeImage(long, shape), { code: "IMAGE_TOO_LARGE", message: /the SVG has/ });
+    for (const before of ["", "\n".repeat(600), "\u00ef\u00bb\u00bf  "]) {
+      const bytes = Buffer.concat([Buffer.from(before, "latin1"), long]);
+      await assert.rejects(async () => decodeImage(bytes, shape), { code: "IMAGE_TOO_LARGE", message: /the SVG has/ });
+    }
   });
 
   it("is refused when it is compressed", async () => {

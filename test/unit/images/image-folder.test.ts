@@ -107,6 +107,13 @@ describe("an image folder", () => {
     assert.ok((await shades(two, "train")).every((shade) => more.includes(shade)));
   });
 
+  it("may have a class that is called train", async (t) => {
+    const divided = Object.entries(await classFolders(["bus", "car", "train"], { train: 4, test: 0 }));
+    const files = Object.fromEntries(divided.map(([path, bytes]) => [path.replace("train/", ""), bytes]));
+    const { manifest } = await prepareFolder(t, files);
+    assert.deepEqual(manifest.classes, ["bus", "car", "train"]);
+  });
+
   it("is split class by class where it has no train/ and test/", async (t) => {
     const divided = Object.entries(await classFolders(["cat", "dog"], { train: 10, test: 0 }));
     const files = Object.fromEntries(divided.map(([path, bytes]) => [path.replace("train/", ""), bytes]));
