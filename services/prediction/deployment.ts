@@ -116,11 +116,14 @@ export function followAliases(options: DeploymentOptions): Deployment {
   const deploying: Deploying = { options, state, models, signal, onLost };
   const deployLatest = (): Promise<void> =>
     deployments.add(async () => {
-      const outcome = await deployChampion(deploying);
-      if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
-      for (const alias of servedAliases) if (alias !== championAlias) await deployBeside(deploying, alias);
-      changed();
-      if (wanted(state, championAlias) !== undefined && !state.live.has(championAlias)) deployAgain();
+      try {
+        const outcome = await deployChampion(deploying);
+        if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
+        for (const alias of servedAliases) if (alias !== championAlias) await deployBeside(deploying, alias);
+        changed();
+      } finally {
+        if (wanted(state, championAlias) !== undefined && !state.live.has(championAlias)) deployAgain();
+      }
     });
   let again: NodeJS.Timeout | undefined;
   /** Nothing answers, and nothing that happens may make it: the store may be back by then. */
