@@ -3,6 +3,7 @@ import type { Insistence } from "./asking.ts";
 import type { Bus } from "./bus.ts";
 import { eventStream, eventSubject } from "./subjects.ts";
 
+/** Watches until it is disposed of. */
 export interface Cancellation extends Disposable {
   /** Aborts with CANCELLED once the run's cancellation is published. */
   readonly signal: AbortSignal;
@@ -18,8 +19,10 @@ const pollIntervalMs = 5_000;
 export async function watchCancellation(bus: Bus, runId: string, options: Insistence = {}): Promise<Cancellation> {
   const subject = eventSubject(runId, "run.cancelled");
   const controller = new AbortController();
-  const cancel = () =>
-    controller.abort(new AppError("CANCELLED", `run ${runId} was cancelled`, { details: { runId } }));
+  let ended = false;
+  const cancel = () => {
+    if (!ended) controller.abort(new AppError("CANCELLED", `run ${runId} was cancelled`, { details: { runId } }));
+  };
   const find = async () => {
     if ((await bus.jsm.streams.getMessage(eventStream, { last_by_subj: subject })) !== null) cancel();
   };
@@ -32,6 +35,7 @@ export async function watchCancellation(bus: Bus, runId: string, options: Insist
   const poll = setInterval(look, pollIntervalMs);
   const forget = bus.connection.onReconnect(look);
   const end = () => {
+    ended = true;
     clearInterval(poll);
     forget();
     subscription.unsubscribe();

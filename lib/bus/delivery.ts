@@ -107,7 +107,11 @@ async function handleEvent(delivery: Delivery): Promise<void> {
   logger.info({ event: "stage.started" }, `${stage.name} begins`);
   const publish = (message: Message, key = "") =>
     bus.publish(message, { runId, cause: event, key, patient: true, signal: storing.signal });
-  const outcome = await runHandler(delivery, { runId, attempt, signal, logger, publish });
+  const commit = () => {
+    cancellation.signal.throwIfAborted();
+    cancellation[Symbol.dispose]();
+  };
+  const outcome = await runHandler(delivery, { runId, attempt, signal, logger, publish, commit });
   cancellation.signal.throwIfAborted();
   await publish(outcome);
   logger.info({ event: "stage.finished", outcome: outcome.$typeName }, `${stage.name} is done`);

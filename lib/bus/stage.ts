@@ -44,6 +44,11 @@ export interface StageContext {
   readonly logger: Logger;
   /** Publishes an event on the way, caused by the one being handled. `key` tells several of a kind apart. Rejects once the signal has aborted. */
   publish(message: Message, key?: string): Promise<Published>;
+  /**
+   * Says that what the handler does next cannot be taken back: from here on a cancellation comes too late, and the outcome is published in
+   * spite of it. Throws if the run has been cancelled.
+   */
+  commit(): void;
 }
 
 /** A stage at work. */

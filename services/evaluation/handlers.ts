@@ -60,6 +60,8 @@ export interface Candidate {
   readonly report: EvaluationReport;
   readonly policy: Pick<GatePolicy, "minimumAccuracy"> | undefined;
   readonly origin: ChangeOrigin;
+  /** Called before the alias moves; throws if nobody wants that any more. */
+  readonly commit: () => void;
   readonly signal: AbortSignal;
 }
 
@@ -103,7 +105,7 @@ async function decideOn(
   candidate: Candidate,
 ): Promise<GateDecision> {
   const { registry, gate } = dependencies;
-  const { version, report, origin, signal } = candidate;
+  const { version, report, origin, commit, signal } = candidate;
   return withSpan("decide", { attributes: { "millrace.model.name": version.name } }, async (span) => {
     const log = await registry.read(version.name);
     const champion = championBefore(log, origin, version);
@@ -127,6 +129,7 @@ async function decideOn(
     const outcome = { "millrace.model.name": version.name, "millrace.evaluation.promoted": promote };
     recordMetric("millrace.evaluation.decisions", 1, outcome);
     if (promote) {
+      commit();
       const move = { modelName: version.name, version: version.version, expectedVersion: champion?.version ?? 0 };
       await registry.moveAlias({ ...move, reason }, { ...origin, signal });
     }
@@ -162,7 +165,7 @@ export function evaluationStage(evaluation: Evaluation, registry: Registry): Sta
     consumes: ModelTrainedSchema,
     outcomes: [ModelPromotedSchema, ModelRejectedSchema],
     handle: async (event: ReceivedEvent<ModelTrained>, context): Promise<Message> => {
-      const { runId, signal, publish } = context;
+      const { runId, signal, publish, commit } = context;
       const startedMs = performance.now();
       const { model, spec } = event.message;
       if (model?.lineage === undefined)
@@ -179,7 +182,7 @@ export function evaluationStage(evaluation: Evaluation, registry: Registry): Sta
       await registry.recordEvaluation(modelName, version, report, origin);
       const durationSeconds = (performance.now() - startedMs) / 1000;
       await publish(create(ModelEvaluatedSchema, { modelName, version, report, durationSeconds }));
-      const decision = await evaluation.decide({ version: model, report, policy: spec?.gate, origin, signal });
+      const decision = await evaluation.decide({ version: model, report, policy: spec?.gate, origin, commit, signal });
       return create(decision.promote ? ModelPromotedSchema : ModelRejectedSchema, {
         modelName,
         version,

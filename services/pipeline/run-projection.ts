@@ -40,8 +40,7 @@ export function hasEnded({ status }: Run): boolean {
 /** The run after one more of its events. Pure: replaying the same events gives the same run. */
 export function applyRunEvent(run: Run, runEvent: RunEvent, { originTraceparent }: ReceivedEvent): Run {
   const changes = changesBy(runEvent);
-  // What has ended stays ended, whatever arrives late.
-  const status = hasEnded(run) ? run.status : (changes.status ?? run.status);
+  const status = statusAfter(run, runEvent, changes);
   const next = withStageTimes({ ...run, ...changes, status }, runEvent);
   if (runEvent.time === undefined) return next;
   if (runEvent.event.case === "runRequested") {
@@ -50,6 +49,12 @@ export function applyRunEvent(run: Run, runEvent: RunEvent, { originTraceparent 
     return { ...next, requestedAt: runEvent.time, traceId: originTraceparent.split("-")[1] ?? "" };
   }
   return hasEnded(next) && !hasEnded(run) ? { ...next, finishedAt: runEvent.time } : next;
+}
+
+/** What has ended stays ended, whatever arrives late; but a cancellation that is late itself does not undo that a model went live. */
+function statusAfter(run: Run, { event }: RunEvent, changes: Partial<Run>): RunStatus {
+  const tooLate = run.status === RunStatus.CANCELLED && event.case === "modelPromoted";
+  return hasEnded(run) && !tooLate ? run.status : (changes.status ?? run.status);
 }
 
 /** What an event says about its run. */

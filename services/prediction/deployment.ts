@@ -3,7 +3,7 @@
  * that gets copies. A version goes live whole, loaded and warmed up, or not at all; the one before answers until then.
  */
 import { create } from "@bufbuild/protobuf";
-import { context as activeContext, type Span, trace } from "@opentelemetry/api";
+import { type Span, trace } from "@opentelemetry/api";
 import {
   type ModelAliasMoved,
   ModelDeployedSchema,
@@ -29,7 +29,7 @@ import {
 } from "../../lib/registry/model-log.ts";
 import { withRetries } from "../../lib/retry.ts";
 import { failSpan, withSpan } from "../../lib/telemetry/spans.ts";
-import { announce, type Outcome, toldBefore } from "./announcement.ts";
+import { type Announcements, createAnnouncements } from "./announcements.ts";
 import type { BatchSettings } from "./batch-settings.ts";
 import { createModelCache, type HeldModel, type ModelCache } from "./model-cache.ts";
 import { type LoadedModel, loadModel } from "./serving.ts";
@@ -82,8 +82,6 @@ export function followAliases(options: DeploymentOptions): Deployment {
   const state: DeploymentState = {
     log: emptyModelLog(modelName),
     move: undefined,
-    told: undefined,
-    toldFailure: undefined,
     live: new Map(),
   };
   let { batching } = options;
@@ -99,9 +97,9 @@ export function followAliases(options: DeploymentOptions): Deployment {
     logger,
     onChange: changed,
   });
-  // Two queues: following waits for neither, and a broker that is away delays what is told, not what is served.
+  // Following waits for neither.
   const deployments = createWorkQueue("deployment.incomplete", logger, signal);
-  const announcements = createWorkQueue("deployment.untold", logger, signal);
+  const announcements = createAnnouncements(bus, signal);
   /** The same version is loaded anew; until then nobody should call here if it was the champion. */
   const onLost = (alias: string, { model }: HeldModel, error: AppError) => {
     if (state.live.get(alias)?.model !== model || signal.aborted) return;
@@ -113,12 +111,11 @@ export function followAliases(options: DeploymentOptions): Deployment {
     if (alias === championAlias) options.onServing(false);
     void deployLatest();
   };
-  const deploying: Deploying = { options, state, models, signal, onLost };
+  const deploying: Deploying = { options, state, models, announcements, signal, onLost };
   const deployLatest = (): Promise<void> =>
     deployments.add(async () => {
       try {
-        const outcome = await deployChampion(deploying);
-        if (outcome !== undefined) void announcements.add(() => announce(bus, outcome, signal));
+        await deployChampion(deploying);
         for (const alias of servedAliases) if (alias !== championAlias) await deployBeside(deploying, alias);
         changed();
       } finally {
@@ -195,9 +192,6 @@ interface DeploymentState {
   log: ModelLog;
   /** The change that made the champion what it is. */
   move: ReceivedEvent | undefined;
-  /** Ids of the changes of which the run has heard that they are live, or could not be, as far as this process knows. */
-  told: string | undefined;
-  toldFailure: string | undefined;
   /** By alias. */
   readonly live: Map<string, HeldModel>;
 }
@@ -206,45 +200,44 @@ interface Deploying {
   readonly options: DeploymentOptions;
   readonly state: DeploymentState;
   readonly models: ModelCache;
+  readonly announcements: Announcements;
   readonly signal: AbortSignal;
   /** Called if a model that is live dies. */
   readonly onLost: (alias: string, held: HeldModel, error: AppError) => void;
 }
 
-/** Puts the champion into service, unless it is. Returns what the run that trained it shall hear, unless it has heard. */
-async function deployChampion(deploying: Deploying): Promise<Outcome | undefined> {
-  const { options, state, signal } = deploying;
+/** Puts the champion into service, unless it is, and tells the run that trained it. */
+async function deployChampion(deploying: Deploying): Promise<void> {
+  const { options, state, announcements, signal } = deploying;
   const { move } = state;
   const champion = wanted(state, championAlias);
-  if (champion === undefined || move === undefined || isLive(state, championAlias, champion)) return undefined;
+  if (champion === undefined || move === undefined || isLive(state, championAlias, champion)) return;
   const attributes = {
     "millrace.model.name": champion.name,
     "millrace.model.version": champion.version,
     "millrace.run.id": move.correlationId,
   };
   // A service that starts later deploys the same champion again: that is no part of the run, and only linked to it.
-  const told = state.told === move.id || (await toldBefore(options.bus, move, signal));
-  if (told) state.told = move.id;
+  const told = await announcements.deploymentTold(move);
   const context = contextFromHeaders(move.headers);
   const run = trace.getSpanContext(context);
   const settings = told
     ? { attributes, links: run === undefined ? [] : [{ context: run }] }
     : { attributes, parent: context };
-  return withSpan("deploy model", settings, async (span) => {
+  await withSpan("deploy model", settings, async (span) => {
     const startedMs = performance.now();
     const error = await goLive(deploying, championAlias, champion, told ? undefined : span);
-    if (signal.aborted) return undefined;
+    if (signal.aborted) return;
     if (error !== undefined) failSpan(span, error);
     else options.onServing(true);
-    if (told || (error !== undefined && state.toldFailure === move.id)) return undefined;
-    state[error === undefined ? "told" : "toldFailure"] = move.id;
     const durationSeconds = (performance.now() - startedMs) / 1000;
     const identity = { modelName: champion.name, version: champion.version, instanceId: options.instanceId };
-    const event =
+    announcements.tell(
+      move,
       error === undefined
         ? create(ModelDeployedSchema, { ...identity, durationSeconds })
-        : create(ModelDeploymentFailedSchema, { ...identity, code: error.code, message: error.message });
-    return { cause: move, event, context: activeContext.active() };
+        : create(ModelDeploymentFailedSchema, { ...identity, code: error.code, message: error.message }),
+    );
   });
 }
 

@@ -88,6 +88,51 @@ suite("cancelling a run", { concurrency: 3 }, () => {
     await assertNothingCame(bus, "r1");
   });
 
+  test("after the stage committed itself comes too late", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    let aborted = true;
+    const stage = startStage(
+      bus,
+      testStage(async (_, { signal, commit }) => {
+        commit();
+        await cancelRun(bus, "r1");
+        // Whoever still listened would have heard it by the time that the broker has answered a later question.
+        await bus.nc.flush();
+        aborted = signal.aborted;
+        return prepared();
+      }),
+    );
+    await requestRun(bus, "r1");
+    await eventually("the consumer is there", () => stage.consuming());
+    await eventually("the message is settled", () => isSettled(bus));
+    await stage.stop();
+    assert.equal(aborted, false);
+    assert.equal((await storedMessages(bus, eventSubject("r1", "dataset.prepared"))).length, 1);
+  });
+
+  test("before the stage commits itself stops it there", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    let wentOn = false;
+    const stage = startStage(
+      bus,
+      testStage(async (_, { signal, commit }) => {
+        await cancelRun(bus, "r1");
+        await eventually("the signal", () => signal.aborted);
+        commit();
+        wentOn = true;
+        return prepared();
+      }),
+    );
+    await requestRun(bus, "r1");
+    await eventually("the consumer is there", () => stage.consuming());
+    await eventually("the message is settled", () => isSettled(bus));
+    await stage.stop();
+    assert.equal(wentOn, false);
+    await assertNothingCame(bus, "r1");
+  });
+
   test("after the work is done changes nothing", async (t) => {
     const nats = await startNats(t);
     await using bus = await openTestBus(nats);

@@ -101,10 +101,18 @@ test("the same request stored again leaves a finished run as it is", () => {
 
 test("what has ended stays ended, whatever arrives late", () => {
   const cancelled = [...wholeRun.slice(0, 4), received(create(RunCancelledSchema), "pipeline", 5)];
-  const late = [...cancelled, ...wholeRun.slice(4)];
+  const late = [...cancelled, ...wholeRun.slice(4).filter(({ type }) => type !== "millrace.v1.ModelPromoted")];
   assert.equal(project(cancelled).status, RunStatus.CANCELLED);
   assert.equal(project(late).status, RunStatus.CANCELLED);
   assert.equal(project(late).finishedAt?.seconds, 5n);
+});
+
+test("a cancellation that comes while the model goes live is too late", () => {
+  const promoted = wholeRun.findIndex(({ type }) => type === "millrace.v1.ModelPromoted");
+  const cancelled = [...wholeRun.slice(0, promoted), received(create(RunCancelledSchema), "pipeline", 50)];
+  const run = project([...cancelled, ...wholeRun.slice(promoted)]);
+  assert.equal(run.status, RunStatus.SUCCEEDED);
+  assert.equal(run.decision?.promote, true);
 });
 
 test("a run ends as failed with the stage's reason, and as rejected without a deployment", () => {

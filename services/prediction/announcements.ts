@@ -1,0 +1,64 @@
+/** What a run hears of the deployment of its model. */
+import { context } from "@opentelemetry/api";
+import {
+  type ModelDeployed,
+  ModelDeployedSchema,
+  type ModelDeploymentFailed,
+} from "../../gen/millrace/v1/events_pb.ts";
+import type { Bus } from "../../lib/bus/bus.ts";
+import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
+import { eventTypeOf } from "../../lib/bus/event-types.ts";
+import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
+import { AppError } from "../../lib/errors.ts";
+import { createWorkQueue } from "./work-queue.ts";
+
+/**
+ * Tells a run, once, that its model is live or could not be. `move` is the change of the champion that is deployed; one that a person made
+ * belongs to no run, and counts as told.
+ */
+export interface Announcements {
+  /** Whether the run has heard that the model is live, from this instance or another. Waits for a broker that is away. */
+  deploymentTold(move: ReceivedEvent): Promise<boolean>;
+  /** Tells the run in the active trace, unless it has heard: in the background, since a broker that is away delays no deployment. */
+  tell(move: ReceivedEvent, event: ModelDeployed | ModelDeploymentFailed): void;
+  /** Resolves when all is told, or given up because the signal aborted. */
+  settled(): Promise<void>;
+}
+
+export function createAnnouncements(bus: Bus, signal: AbortSignal): Announcements {
+  const queue = createWorkQueue("deployment.untold", bus.logger, signal);
+  /** Id of the last change that was told of, by the event that told it. */
+  const told = new Map<string, string>();
+  return {
+    deploymentTold: async (move) => {
+      const known = told.get(ModelDeployedSchema.typeName) === move.id || (await isDeployed(bus, move, signal));
+      if (known) told.set(ModelDeployedSchema.typeName, move.id);
+      return known;
+    },
+    tell: (move, event) => {
+      const { id, correlationId: runId } = move;
+      if (told.get(ModelDeployedSchema.typeName) === id || told.get(event.$typeName) === id) return;
+      told.set(event.$typeName, id);
+      const publish = () => bus.publish(event, { runId, cause: move, patient: true, signal });
+      void queue.add(context.bind(context.active(), async () => void (await publish())));
+    },
+    settled: () => queue.settled(),
+  };
+}
+
+async function isDeployed(
+  bus: Bus,
+  { id, correlationId: runId }: ReceivedEvent,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (runId === "") return true;
+  const subject = eventSubject(runId, eventTypeOf(ModelDeployedSchema).options.name);
+  try {
+    const last = await bus.lastEvent(eventStream, subject, { patient: true, signal });
+    return last?.causationId === id;
+  } catch (thrown) {
+    // Rubbish under that subject is no news of the deployment.
+    if (AppError.from(thrown).code === "EVENT_INVALID") return false;
+    throw thrown;
+  }
+}
