@@ -6,7 +6,7 @@ import type { Arrivals, Generator, LoadReport, Target } from "./load.ts";
 import { connect } from "./load-client.ts";
 import type { Hub } from "./millrace.ts";
 import type { ServedModel } from "./model.ts";
-import { type Usage, usageOf } from "./processes.ts";
+import { residentMbOf, type Usage, usageOf } from "./processes.ts";
 import type { RunningServer } from "./servers.ts";
 import type { Column } from "./table.ts";
 import { targetOf, type Wire } from "./wires.ts";
@@ -82,7 +82,7 @@ export async function measure({ generator, images, options }: Bench, measurement
   const { server, wire, arrivals, meanwhile, seconds = options.seconds } = measurement;
   const target = targetOf(wire, server.address, images);
   const before = await usageOf(server.pid);
-  using memory = watchMemory(server.pid);
+  using memory = await watchMemory(before);
   const load = generator.begin({
     target,
     arrivals,
@@ -123,18 +123,19 @@ function figuresOf(report: LoadReport, { before, after, memoryMost }: ServerUse)
     serverCpu: serverSeconds / seconds,
     generatorCpu: cpuSeconds / seconds,
     memoryBefore: before.memoryMb,
-    memoryMost: Math.max(before.memoryMb, memoryMost, after.memoryMb),
+    memoryMost: Math.max(memoryMost, after.memoryMb),
     memoryAfter: after.memoryMb,
   };
 }
 
-/** Notes the most memory that a server has had, until disposed of. */
-function watchMemory(pid: number) {
+/** Notes the most memory that a server has had, until disposed of: what it had before, and what its processes have grown by since. */
+async function watchMemory({ pids, memoryMb }: Usage) {
   const over = new AbortController();
-  let mostMb = 0;
+  const residentMb = await residentMbOf(pids);
+  let mostMb = memoryMb;
   const watch = async (): Promise<void> => {
     while (!over.signal.aborted) {
-      mostMb = Math.max(mostMb, (await usageOf(pid)).memoryMb);
+      mostMb = Math.max(mostMb, memoryMb + (await residentMbOf(pids)) - residentMb);
       // Cut short when it is over.
       await delay(memoryIntervalMs, undefined, { signal: over.signal }).catch(() => undefined);
     }
