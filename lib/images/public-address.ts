@@ -10,6 +10,8 @@ const specialIPv4 = blockList("ipv4", [
   ["10.0.0.0", 8],
   ["100.64.0.0", 10],
   ["127.0.0.0", 8],
+  // Azure's, at an address that is otherwise like any other (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
+  ["168.63.129.16", 32],
   ["169.254.0.0", 16],
   ["172.16.0.0", 12],
   ["192.0.0.0", 24],

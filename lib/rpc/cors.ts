@@ -4,7 +4,10 @@ import type { HttpRequest, HttpResponse } from "./port.ts";
 /** How long a browser may remember the permission, in seconds. */
 const maxAgeSeconds = 7_200;
 
-const allowedHeaders = [...cors.allowedHeaders, "authorization", "traceparent", "tracestate"].join(", ");
+/** Tells where JSON ends and binary tensors begin, in requests and answers of the Open Inference Protocol. */
+const tensorHeader = "inference-header-content-length";
+const allowedHeaders = [...cors.allowedHeaders, tensorHeader, "authorization", "traceparent", "tracestate"].join(", ");
+const exposedHeaders = [...cors.exposedHeaders, tensorHeader, "retry-after"].join(", ");
 
 /**
  * Lets web pages of the given origins ("https://console.example.org"; "*" for all) call over Connect and gRPC-Web.
@@ -18,7 +21,7 @@ export function createCors(origins: readonly string[]): (request: HttpRequest, r
     if (origin === undefined || !(origins.includes(origin) || origins.includes("*"))) return false;
     response.setHeader("access-control-allow-origin", origin);
     if (request.method !== "OPTIONS") {
-      response.setHeader("access-control-expose-headers", cors.exposedHeaders.join(", "));
+      response.setHeader("access-control-expose-headers", exposedHeaders);
       return false;
     }
     response.writeHead(204, {

@@ -4,6 +4,7 @@ import {
   type Health as HealthService,
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from "../../gen/grpc/health/v1/health_pb.ts";
+import { createChanges } from "../changes.ts";
 
 /** The name that stands for the server as a whole. */
 const wholeServer = "";
@@ -25,27 +26,13 @@ export interface Health {
 
 export function createHealth(): Health {
   const statuses = new Map<string, ServingStatus>([[wholeServer, ServingStatus.NOT_SERVING]]);
-  const watchers = new Set<() => void>();
+  const changes = createChanges();
   let draining = false;
 
   function update(names: Iterable<string>, serving: boolean) {
     if (draining) return;
     for (const name of names) statuses.set(name, serving ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
-    for (const wake of watchers) wake();
-  }
-
-  /** Resolves at the next change, or when the signal aborts. */
-  function change(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        watchers.delete(wake);
-        signal.removeEventListener("abort", wake);
-        resolve();
-      };
-      watchers.add(wake);
-      signal.addEventListener("abort", wake);
-      if (signal.aborted) wake();
-    });
+    changes.notify();
   }
 
   return {
@@ -79,7 +66,7 @@ export function createHealth(): Health {
           } else if (signal.aborted) {
             return;
           } else {
-            await change(signal);
+            await changes.next(signal);
           }
         }
       },

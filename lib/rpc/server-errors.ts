@@ -81,11 +81,15 @@ const errorFromAppError = memoize((error: AppError): ConnectError => {
   return new ConnectError(message, codes[status], undefined, outgoing, error);
 });
 
-/** Errors travel in headers, of which clients take 16 KB and less, each text up to three times and encoded. */
-const longestText = 1_000;
+/** Bytes of a text at most: errors travel in headers, of which some clients take no more than 8 KB, each text up to three times and encoded. */
+const longestTextBytes = 1_000;
 
+/** Halves of characters are replaced, or the text could not be encoded, and there would be no answer at all. */
 function shortened(text: string): string {
-  return text.length > longestText ? `${text.slice(0, longestText)}...` : text;
+  const bytes = Buffer.alloc(longestTextBytes);
+  const { read, written } = new TextEncoder().encodeInto(text, bytes);
+  const kept = bytes.toString("utf8", 0, written);
+  return read < text.length ? `${kept}...` : kept;
 }
 
 function mapValues(record: Readonly<Record<string, string>>, map: (value: string) => string): Record<string, string> {

@@ -44,7 +44,10 @@ export function createUnaryGrpc(options: UnaryGrpcOptions): StreamHandler {
   return (stream, headers) => {
     const unary = methods.get(headers[":path"] ?? "");
     if (unary === undefined || !isPlainGrpc(headers)) return false;
-    void serve(options, unary, { stream, headers });
+    serve(options, unary, { stream, headers }).catch((error: unknown) => {
+      options.logger.error({ event: "rpc.unanswered", error }, `${headers[":path"]} could not be answered`);
+      stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    });
     return true;
   };
 }
@@ -62,12 +65,14 @@ interface Incoming {
   readonly headers: IncomingHttpHeaders;
 }
 
-/** Answers one call. Never rejects: what goes wrong is in the answer, or the peer is gone. */
+/** Answers one call. What goes wrong with it is in the answer, or the peer is gone. */
 async function serve(options: UnaryGrpcOptions, { method, implementation }: UnaryMethod, incoming: Incoming) {
   const { stream, headers } = incoming;
   const call = new ObservedCall({ method, protocol: "grpc", headers }, options.logger);
   const timeout = parseTimeout(headers["grpc-timeout"]?.toString() ?? null, options.maxDeadlineMs);
-  const context = new UnaryContext(method, headers, timeout.timeoutMs ?? options.defaultDeadlineMs);
+  // One that is too long is refused below, and no timer could be set to it.
+  const timeoutMs = Math.min(timeout.timeoutMs ?? options.defaultDeadlineMs, options.maxDeadlineMs);
+  const context = new UnaryContext(method, headers, timeoutMs);
   stream.on("aborted", () => context.abort(new AppError("CANCELLED", "the client went away")));
   stream.on("error", ignore);
   try {

@@ -152,17 +152,41 @@ function answeringModel(dependencies: AnsweringDependencies, { model, places, is
   };
 }
 
-/** Decodes an image to the pixels that a model takes, uint8 [C, H, W]. */
+/** Where in a request an image is. */
+export interface ImagePlace {
+  readonly field: string;
+  /** Which image it is, where the field alone does not say. */
+  readonly name?: string;
+}
+
+/** Decodes an image to the pixels that a model takes, uint8 [C, H, W]. The error of one that cannot be decoded says where it is. */
 export function decodeFor(
   { manifest }: Pick<AnsweringModel, "manifest">,
   image: Uint8Array,
+  place: ImagePlace,
 ): Promise<Uint8Array> | Uint8Array {
   const { height = 0, width = 0, channels = 0 } = manifest.input ?? {};
   const startedMs = performance.now();
-  return once(decodeImage(image, { height, width, channels }), (pixels) => {
+  const note = (pixels: Uint8Array) => {
     recordDecoding(performance.now() - startedMs);
     return pixels;
-  });
+  };
+  const fail = (thrown: unknown): never => {
+    throw placed(thrown, place);
+  };
+  try {
+    const decoded = decodeImage(image, { height, width, channels });
+    return decoded instanceof Promise ? decoded.then(note, fail) : note(decoded);
+  } catch (thrown) {
+    return fail(thrown);
+  }
+}
+
+function placed(thrown: unknown, { field, name }: ImagePlace): unknown {
+  if (!(thrown instanceof AppError)) return thrown;
+  const { code, message, details } = thrown;
+  const text = name === undefined ? message : `${name}: ${message}`;
+  return new AppError(code, text, { details: { ...details, field }, cause: thrown });
 }
 
 /** What becomes of a value that is there, or will be: one that is there waits for nothing. */

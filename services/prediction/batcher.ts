@@ -53,7 +53,7 @@ export interface Batched<Output> {
 export interface Places<Input, Output> extends Disposable {
   /**
    * Puts an item into the queue. It is prepared when its turn is near, and run in some batch. Rejects with what `prepare` throws, or `run` for
-   * this very item, whatever becomes of the others in its batch.
+   * this very item, whatever becomes of the others in its batch. Throws INTERNAL when every place is taken.
    */
   submit(prepare: Prepare<Input>): Promise<Batched<Output>>;
 }
@@ -237,7 +237,8 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     };
     return {
       submit(prepare) {
-        letGo(Math.min(1, unused));
+        if (unused === 0) throw new AppError("INTERNAL", `more items were submitted than the ${count} admitted`);
+        letGo(1);
         return enqueue(prepare, { signal: admitOptions.signal, priority, weight });
       },
       [Symbol.dispose]: () => letGo(unused),

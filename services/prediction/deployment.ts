@@ -16,6 +16,7 @@ import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
 import { followEvents } from "../../lib/bus/follow.ts";
 import { registryStream, registrySubject } from "../../lib/bus/subjects.ts";
 import { contextFromHeaders } from "../../lib/bus/tracing.ts";
+import { type Changes, createChanges } from "../../lib/changes.ts";
 import { AppError } from "../../lib/errors.ts";
 import { createInferenceThreads } from "../../lib/nn/inference.ts";
 import {
@@ -47,7 +48,7 @@ export interface DeploymentOptions {
   readonly cacheBytes: number;
   /** Told false when there should be a champion and none can answer, and true when one can again. */
   readonly onServing: (serving: boolean) => void;
-  /** After which a champion that could not be loaded is tried again, while nothing else answers. Default 30,000. */
+  /** After which a version that could not be loaded is tried again, if trying can help. Default 30,000. */
   readonly redeploymentPauseMs?: number;
 }
 
@@ -60,9 +61,9 @@ export interface Deployment extends AsyncDisposable {
   readonly models: ModelCache;
   /** How batches are formed, by every model that is in memory and by every later one. */
   batching: BatchSettings;
-  /** Calls back after each change of the log, of what is live, and of what is in memory. Returns how to stop that. */
-  onChange(listener: () => void): () => void;
-  /** Resolves when the registry was read and its champion, if it has one, is live. */
+  /** Of the log, of what is live, and of what is in memory. */
+  readonly changes: Pick<Changes, "next">;
+  /** Resolves when the registry was read and its champion, if it has one, is live or could not be loaded. */
   readonly ready: Promise<void>;
 }
 
@@ -75,10 +76,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
   const { logger } = bus;
   const stopping = new AbortController();
   const { signal } = stopping;
-  const listeners = new Set<() => void>();
-  const changed = () => {
-    for (const listener of listeners) listener();
-  };
+  const changes = createChanges();
   const state: DeploymentState = {
     log: emptyModelLog(modelName),
     move: undefined,
@@ -95,12 +93,12 @@ export function followAliases(options: DeploymentOptions): Deployment {
     },
     budgetBytes: options.cacheBytes,
     logger,
-    onChange: changed,
+    onChange: changes.notify,
   });
   // Following waits for neither.
   const deployments = createWorkQueue("deployment.incomplete", logger, signal);
   const announcements = createAnnouncements(bus, signal);
-  /** The same version is loaded anew; until then nobody should call here if it was the champion. */
+  /** The same version is loaded anew, also where another is wanted that could not be. */
   const onLost = (alias: string, { model }: HeldModel, error: AppError) => {
     if (state.live.get(alias)?.model !== model || signal.aborted) return;
     state.live.delete(alias);
@@ -109,27 +107,24 @@ export function followAliases(options: DeploymentOptions): Deployment {
       `${versionName(model.version)} can answer no more and is loaded again`,
     );
     if (alias === championAlias) options.onServing(false);
+    void deployments.add(async () => void (await goLive(deploying, alias, model.version)));
     void deployLatest();
   };
   const deploying: Deploying = { options, state, models, announcements, signal, onLost };
+  let again: NodeJS.Timeout | undefined;
   const deployLatest = (): Promise<void> =>
     deployments.add(async () => {
+      clearTimeout(again);
+      let isComplete = false;
       try {
-        await deployChampion(deploying);
-        for (const alias of servedAliases) if (alias !== championAlias) await deployBeside(deploying, alias);
-        changed();
+        isComplete = await deployAliases(deploying);
       } finally {
-        if (wanted(state, championAlias) !== undefined && !state.live.has(championAlias)) deployAgain();
+        changes.notify();
+        if (!state.live.has(championAlias) && wanted(state, championAlias) !== undefined) options.onServing(false);
+        // Nothing that happens may make it complete: the store may be back by then.
+        if (!isComplete && !signal.aborted) again = setTimeout(() => void deployLatest(), redeploymentPauseMs);
       }
     });
-  let again: NodeJS.Timeout | undefined;
-  /** Nothing answers, and nothing that happens may make it: the store may be back by then. */
-  const deployAgain = () => {
-    if (signal.aborted) return;
-    options.onServing(false);
-    clearTimeout(again);
-    again = setTimeout(() => void deployLatest(), redeploymentPauseMs);
-  };
   let caughtUp = false;
   let ready = () => {};
   const whenReady = new Promise<void>((resolve) => {
@@ -140,7 +135,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
     filter: registrySubject(modelName),
     onEvent: (event) => {
       state.log = applyChange(state.log, event);
-      changed();
+      changes.notify();
       const alias = movedAlias(event);
       if (alias === championAlias) state.move = event;
       if (caughtUp && servedAliases.some((served) => served === alias)) void deployLatest();
@@ -164,10 +159,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
       for (const model of models.loaded) model.setBatching(settings);
       batching = settings;
     },
-    onChange(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
+    changes,
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
       stopping.abort(new AppError("SHUTTING_DOWN", "the prediction service is stopping"));
@@ -206,12 +198,31 @@ interface Deploying {
   readonly onLost: (alias: string, held: HeldModel, error: AppError) => void;
 }
 
-/** Puts the champion into service, unless it is, and tells the run that trained it. */
-async function deployChampion(deploying: Deploying): Promise<void> {
+/** Makes what answers what the registry says. Returns false if some of it could not be loaded, and may be later. */
+async function deployAliases(deploying: Deploying): Promise<boolean> {
+  const { state } = deploying;
+  let isComplete = true;
+  for (const alias of servedAliases) {
+    const version = wanted(state, alias);
+    if (version !== undefined && isLive(state, alias, version)) continue;
+    const deploy = alias === championAlias ? deployChampion : goLive;
+    const error = version && (await deploy(deploying, alias, version));
+    if (error?.retryable) isComplete = false;
+    // One beside the champion that cannot be loaded leaves its share to it. A champion stays until another one is live.
+    if (alias !== championAlias && (version === undefined || error !== undefined)) withdraw(deploying, alias);
+  }
+  return isComplete && (wanted(state, championAlias) === undefined || state.live.has(championAlias));
+}
+
+/** Puts the champion into service, and tells the run that trained it. */
+async function deployChampion(
+  deploying: Deploying,
+  alias: string,
+  champion: ModelVersion,
+): Promise<AppError | undefined> {
   const { options, state, announcements, signal } = deploying;
   const { move } = state;
-  const champion = wanted(state, championAlias);
-  if (champion === undefined || move === undefined || isLive(state, championAlias, champion)) return;
+  if (move === undefined) return undefined;
   const attributes = {
     "millrace.model.name": champion.name,
     "millrace.model.version": champion.version,
@@ -224,12 +235,11 @@ async function deployChampion(deploying: Deploying): Promise<void> {
   const settings = told
     ? { attributes, links: run === undefined ? [] : [{ context: run }] }
     : { attributes, parent: context };
-  await withSpan("deploy model", settings, async (span) => {
+  return withSpan("deploy model", settings, async (span) => {
     const startedMs = performance.now();
-    const error = await goLive(deploying, championAlias, champion, told ? undefined : span);
-    if (signal.aborted) return;
+    const error = await goLive(deploying, alias, champion, told ? undefined : span);
+    if (signal.aborted) return error;
     if (error !== undefined) failSpan(span, error);
-    else options.onServing(true);
     const durationSeconds = (performance.now() - startedMs) / 1000;
     const identity = { modelName: champion.name, version: champion.version, instanceId: options.instanceId };
     announcements.tell(
@@ -238,15 +248,11 @@ async function deployChampion(deploying: Deploying): Promise<void> {
         ? create(ModelDeployedSchema, { ...identity, durationSeconds })
         : create(ModelDeploymentFailedSchema, { ...identity, code: error.code, message: error.message }),
     );
+    return error;
   });
 }
 
-/** Puts a version into service beside the champion, or takes it out. One that cannot be loaded leaves its share to the champion. */
-async function deployBeside(deploying: Deploying, alias: string): Promise<void> {
-  const { state, options } = deploying;
-  const version = wanted(state, alias);
-  if (version !== undefined && isLive(state, alias, version)) return;
-  if (version !== undefined && (await goLive(deploying, alias, version)) === undefined) return;
+function withdraw({ state, options }: Deploying, alias: string): void {
   const held = state.live.get(alias);
   if (held === undefined) return;
   state.live.delete(alias);
@@ -284,6 +290,7 @@ async function goLive(
     next.model.firstAnswerParent = span?.spanContext();
     const previous = state.live.get(alias);
     state.live.set(alias, next);
+    if (alias === championAlias) options.onServing(true);
     void next.model.lost.then((error) => onLost(alias, next, error));
     logger.info({ event: "model.deployed" }, `${name} is live as ${alias}`);
     // Answers under way hold it themselves; after them it stays as long as there is room, in case it is wanted back.

@@ -86,11 +86,14 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
     });
   const answer = (request: PredictRequest, caller: Caller, options?: CallOptions) => {
     const { input } = request;
-    if (input.case !== "imageUrl") return answerTo(request, input, callRequest(request, caller, options));
+    if (input.case !== "imageUrl") {
+      return answerTo(request, { ...input, field: "image" }, callRequest(request, caller, options));
+    }
     const startedMs = performance.now();
     // Before it is admitted: a slow host would hold a place that others need.
     return fetchImage(input.value, caller.signal).then((value) => {
-      const given = { case: "image", value, fetchMs: performance.now() - startedMs } as const;
+      const fetchMs = performance.now() - startedMs;
+      const given = { case: "image", value, field: "image_url", fetchMs } as const;
       return answerTo(request, given, callRequest(request, caller, options));
     });
   };
@@ -100,15 +103,17 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
       const { images, topK } = request;
       const asked = callRequest(request, caller, { count: images.length });
       return withModel(dependencies, asked, async (model) => {
-        const classified = images.map((value) => resultOf(classify(model, { case: "image", value }, topK), statusOf));
-        const results = await Promise.all(classified);
+        const classified = images.map((value, index) =>
+          classify(model, { case: "image", value, field: `images[${index}]` }, topK),
+        );
+        const results = await Promise.all(classified.map((classes) => resultOf(classes, statusOf)));
         caller.signal.throwIfAborted();
         return create(PredictBatchResponseSchema, { results, model: servedModel(model.version) });
       });
     },
     predictStream: (requests, signal) =>
       answerInOrder(requests, streamAhead, async ({ request }) => {
-        // The client of a stream is slowed down, not refused.
+        // The client of a stream is slowed down, and not refused for the wait.
         const patient = { isPatient: true };
         const response = request === undefined ? noRequest() : answer(request, { signal }, patient);
         const result = await streamResultOf(response, statusOf);
@@ -152,6 +157,8 @@ function callRequest(
 
 /** What is to be classified. */
 type Given = Exclude<PredictRequest["input"], { case: "imageUrl" }> & {
+  /** In which it came. */
+  readonly field: string;
   /** How long it was fetched, where the client gave its URL. */
   readonly fetchMs?: number;
 };
@@ -171,7 +178,7 @@ async function classify(model: AnsweringModel, given: Given, topK: number): Prom
     batchSize,
   } = await model.classify(() => {
     if (given.case === "pixels") return checkedPixels(model, given.value);
-    return decodeFor(model, given.case === "image" ? given.value : new Uint8Array());
+    return decodeFor(model, given.case === "image" ? given.value : new Uint8Array(), given);
   });
   const { probabilities, inferenceMs, predictionId } = output;
   return {

@@ -1,6 +1,5 @@
 import { PredictionService } from "../../gen/millrace/v1/prediction_pb.ts";
 import { type RpcService, rpcService } from "../../lib/rpc/server.ts";
-import { streamUpdates } from "../../lib/rpc/stream-updates.ts";
 import type { Deployment } from "./deployment.ts";
 import type { Feedback } from "./feedback.ts";
 import type { Prediction } from "./handlers.ts";
@@ -9,7 +8,7 @@ import { listServedModels, watchServedModels } from "./served-models.ts";
 export interface PredictionRoutes {
   readonly prediction: Prediction;
   readonly feedback: Feedback;
-  readonly deployment: Pick<Deployment, "log" | "live" | "models" | "onChange">;
+  readonly deployment: Pick<Deployment, "log" | "live" | "models" | "changes">;
 }
 
 /** The RPC surface of the prediction service. */
@@ -20,10 +19,9 @@ export function predictionRoutes({ prediction, feedback, deployment }: Predictio
     predictStream: (requests, { signal }) => prediction.predictStream(requests, signal),
     getModel: (request) => prediction.describe(request),
     listServedModels: () => ({ models: listServedModels(deployment) }),
-    watchServedModels: (_request, { signal: callerSignal }) =>
-      streamUpdates(callerSignal, (send, signal) =>
-        watchServedModels(deployment, (models) => send({ models }), signal),
-      ),
+    async *watchServedModels(_request, { signal }) {
+      for await (const models of watchServedModels(deployment, signal)) yield { models };
+    },
     sendFeedback: (request, { signal }) => feedback.send(request, signal),
     updateBatching: (changes) => prediction.updateBatching(changes),
   });

@@ -1,12 +1,12 @@
 /** What this process serves with, for people and programs that look. */
+import { setImmediate as othersHadTheirTurn } from "node:timers/promises";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { ServedModelState } from "../../gen/millrace/v1/prediction_pb.ts";
-import { onAbort } from "../../lib/abort.ts";
 import type { Deployment } from "./deployment.ts";
 import type { ModelState } from "./model-cache.ts";
 
-type Serving = Pick<Deployment, "log" | "live" | "models" | "onChange">;
+type Serving = Pick<Deployment, "log" | "live" | "models">;
 
 /** Every version of the model, newest first. */
 export function listServedModels({ log, live, models }: Serving) {
@@ -17,24 +17,14 @@ export function listServedModels({ log, live, models }: Serving) {
   });
 }
 
-/** Calls back with the list, now and after each change, until the signal aborts. Several changes at once are told of once. */
-export async function watchServedModels(
-  serving: Serving,
-  onList: (models: ReturnType<typeof listServedModels>) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  onList(listServedModels(serving));
-  let pending = false;
-  const stop = serving.onChange(() => {
-    if (pending) return;
-    pending = true;
-    setImmediate(() => {
-      pending = false;
-      if (!signal.aborted) onList(listServedModels(serving));
-    });
-  });
-  await new Promise<void>((resolve) => onAbort(signal, resolve));
-  stop();
+/** The list, now and after changes, until the signal aborts. Changes of a moment, and those while nobody reads, come as one. */
+export async function* watchServedModels(serving: Serving & Pick<Deployment, "changes">, signal: AbortSignal) {
+  while (!signal.aborted) {
+    const changed = serving.changes.next(signal);
+    yield listServedModels(serving);
+    await changed;
+    await othersHadTheirTurn();
+  }
 }
 
 /** A version in the words of an answer. */

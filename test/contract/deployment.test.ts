@@ -61,6 +61,35 @@ test("when the thread of the model that answers dies, health says so until the m
   if (settled instanceof Error) assert.equal((settled as Error & { code?: string }).code, "MODEL_NOT_READY");
 });
 
+test("when the champion dies while another is wanted that cannot be loaded, it is loaded again itself", async (t) => {
+  const threads = collectThreads(t);
+  const nats = await startNats(t);
+  await using bus = await openTestBus(nats);
+  await using artifacts = await openFolderStore(await tempFolder(t));
+  const registry = createRegistry(bus);
+  const stored = await storeModel(artifacts);
+  await register(registry, stored, "c1");
+  await register(registry, { ...stored, digest: `sha256:${"0".repeat(64)}` }, "c2");
+  const promote = (version: number) =>
+    registry.moveAlias({ modelName: "test", version, reason: "tried" }, from(`champion ${version}`));
+  await promote(1);
+  await using deployment = followAliases(options(bus, artifacts));
+  await deployment.ready;
+  const first = deployment.live("champion");
+  await promote(2);
+  await eventually("it was tried", () => {
+    const wanted = deployment.log.versions.get(2);
+    return wanted && deployment.models.state(wanted).kind === "failed";
+  });
+  for (const thread of threads) await thread.terminate();
+  const again = await eventually("the model is loaded again", () => {
+    const model = deployment.live("champion");
+    return model !== first && model;
+  });
+  assert.equal(again.version.version, 1);
+  assert.equal((await again.classify(pixels)).output.probabilities.length, 3);
+});
+
 test("canary and shadow come, change and go with their aliases, and a canary that becomes champion is none any more", async (t) => {
   const nats = await startNats(t);
   await using bus = await openTestBus(nats);

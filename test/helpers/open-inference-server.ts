@@ -5,7 +5,10 @@ import { championAlias } from "../../lib/registry/model-log.ts";
 import { createHealth } from "../../lib/rpc/health.ts";
 import { createRpcServer, type ListeningServer } from "../../lib/rpc/server.ts";
 import { createOpenInference } from "../../services/prediction/open-inference/inference.ts";
-import { createOpenInferenceRest } from "../../services/prediction/open-inference/rest.ts";
+import {
+  createOpenInferenceRest,
+  type OpenInferenceRestOptions,
+} from "../../services/prediction/open-inference/rest.ts";
 import { openInferenceRoutes } from "../../services/prediction/open-inference/routes.ts";
 import { startServing } from "./served-model.ts";
 import { tempFolder } from "./temp-folder.ts";
@@ -15,14 +18,17 @@ export interface OpenInferenceServer extends ListeningServer {
   withdraw(): void;
 }
 
-export async function startOpenInference(t: TestContext): Promise<OpenInferenceServer> {
+export async function startOpenInference(
+  t: TestContext,
+  options: Pick<OpenInferenceRestOptions, "bodyTimeoutMs"> = {},
+): Promise<OpenInferenceServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
   const serving = await startServing(await tempFolder(t), { batching, versions: 2 });
   const inference = createOpenInference(serving);
   const logger = createLogger({ service: "test", level: "silent" });
   const server = createRpcServer({
     services: [openInferenceRoutes(inference)],
-    fallback: createOpenInferenceRest({ inference, logger }),
+    fallback: createOpenInferenceRest({ inference, logger, ...options }),
     health: createHealth(),
     logger,
   });

@@ -3,6 +3,7 @@ import { create, toJsonString } from "@bufbuild/protobuf";
 import { ModelManifestSchema, type ModelVersion, ModelVersionSchema } from "../../gen/millrace/v1/model_pb.ts";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
+import { createChanges } from "../../lib/changes.ts";
 import { createLogger } from "../../lib/log.ts";
 import { createInferenceThreads } from "../../lib/nn/inference.ts";
 import { buildInferenceModel } from "../../lib/nn/inference-graph.ts";
@@ -58,12 +59,9 @@ export async function startServing(folder: string, options: ServingOptions): Pro
   const threads = createInferenceThreads();
   const load = (version: ModelVersion, admit: (bytes: number) => void) =>
     loadModel(version, { artifacts, threads, batching, admit });
-  const listeners = new Set<() => void>();
-  const onChange = () => {
-    for (const listener of listeners) listener();
-  };
+  const changes = createChanges();
   const logger = createLogger({ service: "test", level: "silent" });
-  const models = createModelCache({ load, budgetBytes: cacheBytes, logger, onChange });
+  const models = createModelCache({ load, budgetBytes: cacheBytes, logger, onChange: changes.notify });
   const live = new Map<string, HeldModel>();
   for (const [alias, number] of log.aliases) {
     const version = log.versions.get(number);
@@ -85,10 +83,7 @@ export async function startServing(folder: string, options: ServingOptions): Pro
         for (const model of models.loaded) model.setBatching(next);
         batching = next;
       },
-      onChange(listener) {
-        listeners.add(listener);
-        return () => listeners.delete(listener);
-      },
+      changes,
     },
     answers: {
       note: ({ version }, _pixels, { probabilities }) =>

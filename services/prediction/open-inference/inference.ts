@@ -4,6 +4,7 @@
  * A model takes one of two inputs: `image`, encoded images as BYTES [n], or `pixels`, UINT8 or FP32 [n, C, H, W] with values from 0 to
  * 255. It gives `probabilities`, FP32 [n, classes], and `label`, the name of the most probable class, BYTES [n].
  */
+import { joinSignals, orAborted } from "../../../lib/abort.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { championAlias, requireVersion } from "../../../lib/registry/model-log.ts";
 import { version as serverVersion } from "../../../lib/version.ts";
@@ -22,12 +23,12 @@ import type { LoadedModel } from "../serving.ts";
 import { mostProbable } from "../shadow.ts";
 import { createRepository, type Repository } from "./repository.ts";
 import { requireName, selectorOf } from "./selection.ts";
-import { badInput, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
+import { badInput, countImages, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
+
+/** The most that the parameter timeout may say: a day. */
+export const maxTimeoutMicros = 86_400_000_000;
 
 const outputNames: readonly string[] = ["probabilities", "label"];
-
-/** Images of one request at most, as of PredictBatch. */
-const maxImages = 256;
 
 export interface InferRequest {
   readonly modelName: string;
@@ -38,6 +39,8 @@ export interface InferRequest {
   readonly outputs: readonly string[];
   /** Requests of one key go to the same version; empty leaves it to chance. */
   readonly routingKey: string;
+  /** After which DEADLINE_EXCEEDED is the answer, in ms, if the caller has not gone before. Default: as long as the caller waits. */
+  readonly timeoutMs?: number | undefined;
 }
 
 export interface InferResult {
@@ -92,21 +95,24 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
       using held = await choose(dependencies, { selector: selectorOf(version || championAlias) });
       return describe(held.model, deployment);
     },
-    infer: async ({ modelName: name, modelVersion, inputs, outputs, routingKey }, caller) => {
-      checkName(name);
-      requireOutputs(outputs);
-      const count = countImages(inputs);
-      const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
-      const request = new CallRequest(caller, { selector, routingKey, count });
-      return withModel(dependencies, request, async (model) => {
-        const classified = await classifyAll(model, inputs[0] as Tensor);
-        return {
-          modelName: name,
-          modelVersion: String(model.version.version),
-          outputs: wantedOutputs(outputs, outputTensors(classified, model.manifest.classes)),
-        };
-      });
-    },
+    infer: (request, anyCaller) =>
+      inTime(request, anyCaller, async (caller) => {
+        const { modelName, modelVersion, inputs, outputs, routingKey } = request;
+        checkName(modelName);
+        requireOutputs(outputs);
+        const input = onlyInput(inputs);
+        const count = countImages(input);
+        const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
+        const asked = new CallRequest(caller, { selector, routingKey, count });
+        return withModel(dependencies, asked, async (model) => {
+          const classified = await classifyAll(model, input);
+          return {
+            modelName,
+            modelVersion: String(model.version.version),
+            outputs: wantedOutputs(outputs, outputTensors(classified, model.manifest.classes)),
+          };
+        });
+      }),
     repository: createRepository(deployment),
   };
 }
@@ -135,25 +141,39 @@ function describe({ version, manifest }: LoadedModel, { log }: Pick<Deployment, 
   };
 }
 
-/** Of the one input that a request must have. */
-function countImages(inputs: readonly Tensor[]): number {
+/** The one input that a request must have. */
+function onlyInput(inputs: readonly Tensor[]): Tensor {
   const [input] = inputs;
   if (input === undefined || inputs.length > 1) {
     const text = `the request has ${inputs.length} inputs; it must have one, "image" or "pixels"`;
     throw new AppError("INVALID_REQUEST", text, { details: { field: "inputs" } });
   }
-  const count = input.shape[0] ?? 0;
-  if (count === 0) throw badInput(input.name, "holds no image");
-  if (count > maxImages) throw badInput(input.name, `holds ${count} images; at most ${maxImages} are taken at a time`);
-  return count;
+  // Each element is an image: what is nested would hold more of them than it is long.
+  if (input.datatype === "BYTES" && input.shape.length !== 1) {
+    throw badInput(input.name, `must have the shape [n], not [${input.shape.join(", ")}]`);
+  }
+  return input;
+}
+
+/** Works for a caller who waits no longer than the request says. */
+async function inTime<T>(
+  { modelName, timeoutMs }: InferRequest,
+  caller: Caller,
+  work: (caller: Caller) => Promise<T>,
+): Promise<T> {
+  if (timeoutMs === undefined) return work(caller);
+  const late = `the inference of ${modelName} was not done in ${timeoutMs} ms; allow it more by the parameter timeout, in microseconds`;
+  const expired = new AbortController();
+  const timer = setTimeout(() => expired.abort(new AppError("DEADLINE_EXCEEDED", late)), timeoutMs);
+  using joined = joinSignals(caller.signal, expired.signal);
+  const leftMs = Math.min(timeoutMs, caller.timeoutMs?.() ?? timeoutMs);
+  const done = work({ signal: joined.signal, timeoutMs: () => leftMs });
+  return await orAborted(done, joined.signal).finally(() => clearTimeout(timer));
 }
 
 /** Probabilities of each image. */
 async function classifyAll(model: AnsweringModel, input: Tensor): Promise<readonly Float32Array[]> {
-  const decoders = decodersOf(model, input);
-  const classified = await Promise.all(
-    decoders.map((decode, index) => model.classify(namingImage(input, index, decode))),
-  );
+  const classified = await Promise.all(decodersOf(model, input).map((decode) => model.classify(decode)));
   return classified.map(({ output }) => output.probabilities);
 }
 
@@ -162,7 +182,9 @@ function decodersOf(model: AnsweringModel, input: Tensor): Prepare<Uint8Array>[]
   const { name, datatype } = input;
   if (name === "image") {
     if (datatype !== "BYTES") throw badInput(name, `must be of datatype BYTES, not ${datatype}`);
-    return input.data.map((image) => () => decodeFor(model, image));
+    return input.data.map((image, index) => {
+      return () => decodeFor(model, image, { field: "inputs", name: `image ${index} of input "image"` });
+    });
   }
   if (name !== "pixels") throw badInput(name, `is none of the model's, which are "image" and "pixels"`);
   if (datatype === "BYTES") throw unsupported(name, datatype);
@@ -182,25 +204,6 @@ function bytesOf({ name, datatype, data }: Exclude<Tensor, { datatype: "BYTES" }
   const wrong = data.findIndex((value) => !(value >= 0 && value <= 255));
   if (wrong >= 0) throw badInput(name, `has ${data[wrong]} as element ${wrong}; pixels are from 0 to 255`);
   return Uint8Array.from(data, Math.round);
-}
-
-/** One of many images fails with its number. Pixels are checked before, and never do. */
-function namingImage(input: Tensor, index: number, decode: Prepare<Uint8Array>): Prepare<Uint8Array> {
-  const fail = (thrown: unknown): never => {
-    const { code, message, details } = AppError.from(thrown);
-    throw new AppError(code, `image ${index} of input "${input.name}": ${message}`, {
-      details: { ...details, field: "inputs" },
-      cause: thrown,
-    });
-  };
-  return () => {
-    try {
-      const decoded = decode();
-      return decoded instanceof Promise ? decoded.catch(fail) : decoded;
-    } catch (thrown) {
-      return fail(thrown);
-    }
-  };
 }
 
 function outputTensors(probabilities: readonly Float32Array[], classes: readonly string[]): readonly Tensor[] {

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { AppError } from "../../../lib/errors.ts";
 import type { HttpRequest } from "../../../lib/rpc/port.ts";
+import { maxTimeoutMicros } from "./inference.ts";
 import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
 
 /** Largest request body: as much as a message over gRPC. */
@@ -23,8 +24,8 @@ const parameters = z
     binary_data: z.boolean().optional(),
     binary_data_output: z.boolean().optional(),
     routing_key: z.union([z.string(), z.number()]).optional(),
-    /** Microseconds, as Triton's clients send it; a day at most. */
-    timeout: z.number().positive().max(86_400_000_000).optional(),
+    /** Microseconds, as Triton's clients send it. */
+    timeout: z.number().positive().max(maxTimeoutMicros).optional(),
   })
   .default({});
 

@@ -6,6 +6,7 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { RetryInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts";
 import { GRPCInferenceService } from "../../../gen/inference/open_inference_pb.ts";
+import { orAborted } from "../../../lib/abort.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { Logger } from "../../../lib/log.ts";
 import { inCall } from "../../../lib/rpc/observe.ts";
@@ -37,7 +38,7 @@ const httpStatuses: Readonly<Partial<Record<Code, number>>> = {
   [Code.Unavailable]: 503,
 };
 
-/** Time for an inference whose request names none, as for calls over gRPC. */
+/** Time for a request to come whole, and for an inference whose request names none, as for calls over gRPC. */
 const defaultTimeoutMs = 60_000;
 
 export interface OpenInferenceRestOptions {
@@ -45,6 +46,8 @@ export interface OpenInferenceRestOptions {
   readonly logger: Logger;
   /** Origins of web pages that may send requests beside the server's own; "*" for all. Default: none. */
   readonly corsOrigins?: readonly string[];
+  /** Time for a request to come whole, in ms. Default: 60,000. */
+  readonly bodyTimeoutMs?: number;
 }
 
 /** Serves the paths below /v2; 404 for all others. Errors are `{"error": "..."}`. */
@@ -52,6 +55,7 @@ export function createOpenInferenceRest({
   inference,
   logger,
   corsOrigins = [],
+  bodyTimeoutMs = defaultTimeoutMs,
 }: OpenInferenceRestOptions): HttpHandler {
   return (request, response) => {
     if (isForeign(request, corsOrigins)) {
@@ -61,8 +65,11 @@ export function createOpenInferenceRest({
     }
     const ending = new AbortController();
     response.once("close", () => ending.abort(new AppError("CANCELLED", "the client went away")));
-    void answer(request, { inference, logger, ending }).then((reply) => {
-      if (!response.headersSent && !response.destroyed) send(response, reply);
+    const { signal } = ending;
+    void answer(request, { inference, logger, bodyTimeoutMs, signal }).then((reply) => {
+      if (response.headersSent || response.destroyed) return;
+      send(response, reply);
+      if (!request.complete) response.once("finish", () => hangUp(response));
     });
   };
 }
@@ -74,27 +81,31 @@ function isForeign({ method, headers }: HttpRequest, allowed: readonly string[])
   return !URL.canParse(origin) || new URL(origin).host !== host;
 }
 
-interface Answering {
-  readonly inference: OpenInference;
-  readonly logger: Logger;
-  /** Aborts when the client has gone or the time is up. */
-  readonly ending: AbortController;
+/** Nobody reads what may still come of the request. */
+function hangUp(response: HttpResponse): void {
+  if ("stream" in response) response.stream.close();
+  else response.socket?.destroy();
+}
+
+interface Answering extends Required<Pick<OpenInferenceRestOptions, "inference" | "logger" | "bodyTimeoutMs">> {
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
 }
 
 /** Never rejects: what goes wrong is in the reply. */
 async function answer(request: HttpRequest, answering: Answering): Promise<Reply> {
-  const { inference, logger, ending } = answering;
-  const { signal } = ending;
+  const { inference, logger, bodyTimeoutMs, signal } = answering;
   try {
     const [path = ""] = (request.url ?? "").split("?", 1);
     const route = routeOf(request.method ?? "", path);
-    if (route.action !== "infer") return await answerQuestion(route, request, inference);
+    const body = () => bodyInTime(request, bodyTimeoutMs);
+    if (route.action !== "infer") return await answerQuestion(route, body, inference);
     const call = new ObservedCall(
       { method: GRPCInferenceService.method.modelInfer, protocol: "rest", headers: request.headers },
       logger,
     );
     try {
-      const reply = await inCall(call, signal, async () => infer(route, await readBody(request), answering));
+      const reply = await inCall(call, signal, async () => infer(route, await body(), answering));
       call.succeed();
       return reply;
     } catch (thrown) {
@@ -117,7 +128,15 @@ function errorReply(error: ConnectError): Reply {
   return { ...reply, headers: { ...reply.headers, "retry-after": String(seconds) } };
 }
 
-async function answerQuestion(route: Route, request: HttpRequest, inference: OpenInference): Promise<Reply> {
+/** A client that is slow to say what it wants holds memory meanwhile. */
+async function bodyInTime(request: HttpRequest, timeoutMs: number): Promise<Body> {
+  const expired = new AbortController();
+  const late = new AppError("DEADLINE_EXCEEDED", `the request had not come whole after ${timeoutMs} ms`);
+  const timer = setTimeout(() => expired.abort(late), timeoutMs);
+  return orAborted(readBody(request), expired.signal).finally(() => clearTimeout(timer));
+}
+
+async function answerQuestion(route: Route, body: () => Promise<Body>, inference: OpenInference): Promise<Reply> {
   const { action, name, version } = route;
   const readiness = (ready: boolean, about = {}): Reply => jsonReply(ready ? 200 : 503, { ...about, ready });
   switch (action) {
@@ -132,12 +151,16 @@ async function answerQuestion(route: Route, request: HttpRequest, inference: Ope
     case "model metadata":
       return jsonReply(200, await inference.metadata(name, version));
     default:
-      return askRepository(route, request, inference.repository);
+      return askRepository(route, body, inference.repository);
   }
 }
 
-async function askRepository({ action, name }: Route, request: HttpRequest, repository: Repository): Promise<Reply> {
-  const { json } = await readBody(request);
+async function askRepository(
+  { action, name }: Route,
+  body: () => Promise<Body>,
+  repository: Repository,
+): Promise<Reply> {
+  const { json } = await body();
   const { ready, parameters } = parse(json.length === 0 ? Buffer.from("{}") : json, repositorySchema);
   const version = String(parameters.version ?? "");
   if (action === "repository index") return jsonReply(200, repository.index(ready));
@@ -149,7 +172,7 @@ async function askRepository({ action, name }: Route, request: HttpRequest, repo
 async function infer(
   { name: modelName, version: modelVersion }: Route,
   { json, binary }: Body,
-  { inference, ending }: Answering,
+  { inference, signal }: Answering,
 ): Promise<Reply> {
   const { id, inputs, outputs, parameters } = parse(json, requestSchema);
   const wanted = {
@@ -158,14 +181,9 @@ async function infer(
     inputs: tensorsOf(inputs, binary),
     outputs: outputs.map(({ name }) => name),
     routingKey: String(parameters.routing_key ?? ""),
+    timeoutMs: parameters.timeout === undefined ? defaultTimeoutMs : parameters.timeout / 1_000,
   };
-  const timeoutMs = parameters.timeout === undefined ? defaultTimeoutMs : parameters.timeout / 1_000;
-  const late = `the inference of ${modelName} was not done in ${timeoutMs} ms; allow it more by the parameter timeout, in microseconds`;
-  const expire = () => ending.abort(new ConnectError(late, Code.DeadlineExceeded));
-  const timer = setTimeout(expire, timeoutMs);
-  const result = await inference
-    .infer(wanted, { signal: ending.signal, timeoutMs: () => timeoutMs })
-    .finally(() => clearTimeout(timer));
+  const result = await inference.infer(wanted, { signal });
   const isBinary = ({ name }: Tensor): boolean =>
     outputs.find((output) => output.name === name)?.parameters.binary_data ?? parameters.binary_data_output ?? false;
   const head = { model_name: result.modelName, model_version: result.modelVersion, ...(id !== undefined && { id }) };

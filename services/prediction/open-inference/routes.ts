@@ -8,7 +8,7 @@ import {
 } from "../../../gen/inference/open_inference_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { type RpcService, rpcService } from "../../../lib/rpc/server.ts";
-import { type ModelMetadata, type OpenInference, serverMetadata } from "./inference.ts";
+import { type ModelMetadata, maxTimeoutMicros, type OpenInference, serverMetadata } from "./inference.ts";
 import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
 
 export function openInferenceRoutes(inference: OpenInference): RpcService {
@@ -23,7 +23,8 @@ export function openInferenceRoutes(inference: OpenInference): RpcService {
       const { modelName, modelVersion, id, outputs: wanted } = request;
       const outputs = wanted.map(({ name }) => name);
       const routingKey = textParameter(request.parameters, "routing_key");
-      const asked = { modelName, modelVersion, inputs: tensorsOf(request), outputs, routingKey };
+      const timeoutMs = timeoutParameter(request.parameters);
+      const asked = { modelName, modelVersion, inputs: tensorsOf(request), outputs, routingKey, timeoutMs };
       const result = await inference.infer(asked, call);
       return {
         modelName: result.modelName,
@@ -52,6 +53,16 @@ function textParameter(parameters: Record<string, InferParameter | ModelReposito
   if (choice === undefined || choice.case === undefined) return "";
   if (choice.case === "stringParam" || choice.case === "int64Param") return String(choice.value);
   throw new AppError("INVALID_REQUEST", `parameter ${name} must be a text`, { details: { field: "parameters" } });
+}
+
+/** In milliseconds; clients send microseconds, as Triton's do. */
+function timeoutParameter({ timeout }: Record<string, InferParameter>): number | undefined {
+  const choice = timeout?.parameterChoice;
+  if (choice === undefined) return undefined;
+  const isNumber = choice.case === "int64Param" || choice.case === "uint64Param";
+  if (isNumber && choice.value > 0 && choice.value <= maxTimeoutMicros) return Number(choice.value) / 1_000;
+  const text = `parameter timeout must be a whole number of microseconds from 1 to ${maxTimeoutMicros}`;
+  throw new AppError("INVALID_REQUEST", text, { details: { field: "parameters" } });
 }
 
 function tensorsOf({ inputs, rawInputContents: raw }: ModelInferRequest): Tensor[] {

@@ -15,6 +15,17 @@ export interface TensorHeader {
   readonly shape: readonly number[];
 }
 
+/** Images of one request at most, as of PredictBatch. */
+const maxImages = 256;
+
+/** Of an input that holds images one behind the other. Throws INVALID_REQUEST for none, and for too many. */
+export function countImages({ name, shape }: Pick<TensorHeader, "name" | "shape">): number {
+  const count = shape[0] ?? 0;
+  if (count === 0) throw badInput(name, "holds no image");
+  if (count > maxImages) throw badInput(name, `holds ${count} images; at most ${maxImages} are taken at a time`);
+  return count;
+}
+
 /** An input that cannot be: INVALID_REQUEST that names it. */
 export function badInput(name: string, reason: string): AppError {
   return new AppError("INVALID_REQUEST", `input "${name}" ${reason}`, { details: { field: "inputs" } });
@@ -59,14 +70,16 @@ const lengthBytes = 4;
 
 function elementsFromRaw(header: Pick<TensorHeader, "name" | "shape">, bytes: Uint8Array): Uint8Array[] {
   const { name, shape } = header;
-  const count = elementCount(header);
+  elementCount(header);
+  // Encoded images are all that comes as BYTES. Millions of empty elements would cost far more memory than their bytes.
+  if (shape.length !== 1) throw badInput(name, `must have the shape [n], not [${shape.join(", ")}]`);
+  const count = countImages(header);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const elements: Uint8Array[] = [];
   for (let at = 0; at < bytes.length; ) {
     const start = at + lengthBytes;
     const end = start + (start <= bytes.length ? view.getUint32(at, true) : 0);
     if (start > bytes.length || end > bytes.length) throw badInput(name, `ends within its element ${elements.length}`);
-    // Millions of empty ones would cost far more memory than their bytes.
     if (elements.length === count)
       throw badInput(name, `has more than the ${count} elements of shape [${shape.join(", ")}]`);
     elements.push(bytes.subarray(start, end));

@@ -198,6 +198,7 @@ test("a call that is over stops fetching, with its own reason", async (t) => {
 test("public addresses are told from all others", () => {
   const open = ["8.8.8.8", "93.184.215.14", "172.32.0.1", "2606:4700::1111", "2a00:1450:4001::1"];
   const closed = [
+    "168.63.129.16",
     ...["0.0.0.0", "10.0.0.1", "100.64.0.1", "127.255.255.255", "169.254.169.254", "172.16.0.1", "172.31.255.255"],
     ...[
       "192.0.0.8",

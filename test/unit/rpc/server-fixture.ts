@@ -27,7 +27,7 @@ export interface RunningServer extends ListeningServer {
 
 /**
  * A server on a free port whose prediction service does what the image's text says:
- * "missing", "stranger" and "long" throw, "field" names a field, "wait" waits for its signal, "deaf" waits for ever,
+ * "missing", "stranger", "long" and "half" throw, "field" names a field, "wait" waits for its signal, "deaf" waits for ever,
  * and anything else is the label of the answer. WatchRun sends one message and waits for its signal; of the run
  * "endless" it sends messages as fast as it can.
  *
@@ -89,7 +89,8 @@ function predictionService(wait: (signal: AbortSignal) => void): Partial<Service
       }
       if (label === "field") throw new AppError("INVALID_REQUEST", "no such class", { details: { field: "topK" } });
       if (label === "long")
-        throw new AppError("INVALID_REQUEST", "x".repeat(100_000), { details: { model: label.repeat(9_000) } });
+        throw new AppError("INVALID_REQUEST", `x${"😀".repeat(50_000)}`, { details: { model: label.repeat(9_000) } });
+      if (label === "half") throw new AppError("INVALID_REQUEST", "half of one: \ud83d");
       if (label === "stranger") throw new TypeError("the password is swordfish");
       if (label === "deaf") wait(signal);
       if (label === "deaf") await new Promise(() => {});

@@ -1,5 +1,9 @@
 /** What the Open Inference Protocol refuses, over gRPC and over REST alike. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect } from "node:http2";
+import { createConnection } from "node:net";
+import { buffer } from "node:stream/consumers";
 import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import sharp from "sharp";
@@ -48,6 +52,10 @@ const refused: Readonly<Record<string, { inputs: [string, string, readonly numbe
       inputs: [["pixels", "FP32", one, onePixels.with(5, 256)]],
       message: /256 as element 5; pixels are from 0 to 255/,
     },
+    "images in rows": {
+      inputs: [["image", "BYTES", [1, 2], ["", ""]]],
+      message: /must have the shape \[n\], not \[1, 2\]/,
+    },
     "bytes that are no image": {
       inputs: [["image", "BYTES", [1], ["bm90aGluZw=="]]],
       message: /image 0 of input "image": /,
@@ -91,6 +99,8 @@ test("raw contents must be there for every input, and alone", async (t) => {
     { inputs: [input("image", "BYTES", [1])], rawInputContents: [Uint8Array.of(9, 0, 0, 0, 1)] },
     { inputs: [input("image", "BYTES", [1])], rawInputContents: [Uint8Array.of(9)] },
     { inputs: [input("image", "BYTES", [1])], rawInputContents: [new Uint8Array(8_000_000)] },
+    { inputs: [input("image", "BYTES", [2_000_000])], rawInputContents: [new Uint8Array(8_000_000)] },
+    { inputs: [input("image", "BYTES", [1, 2_000_000])], rawInputContents: [new Uint8Array(8_000_000)] },
     { inputs: [input("pixels", "UINT8", one, { uintContents: onePixels.with(0, 256) })] },
   ];
   for (const request of wrong) await assert.rejects(inferOverGrpc(client, request), hasReason("INVALID_REQUEST"));
@@ -175,4 +185,31 @@ test("an inference that takes longer than its request allows is answered in time
     assert.equal(refusal.status, 400);
     assert.match(refusal.body.error ?? "", /timeout/);
   }
+  const client = grpcClient(t, server);
+  const inferWithin = (parameterChoice: object) => {
+    const parameters = { timeout: { parameterChoice } } as NonNullable<InferInit["parameters"]>;
+    const images = { bytesContents: [image] };
+    return client.modelInfer({ modelName: "test", inputs: [input("image", "BYTES", [1], images)], parameters });
+  };
+  const isLate = (thrown: unknown) => ConnectError.from(thrown).code === Code.DeadlineExceeded;
+  await assert.rejects(inferWithin({ case: "int64Param", value: 1_000n }), isLate);
+  await assert.rejects(inferWithin({ case: "int64Param", value: 0n }), hasReason("INVALID_REQUEST"));
+  assert.equal((await inferWithin({ case: "uint64Param", value: 60_000_000n })).outputs.length, 2);
+});
+
+test("a request that does not come whole in time is answered, and what may still come of it is not waited for", async (t) => {
+  const server = await startOpenInference(t, { bodyTimeoutMs: 100 });
+  const { port } = new URL(server.url);
+  const path = "/v2/models/test/infer";
+  const socket = createConnection(Number(port), "127.0.0.1");
+  socket.write(`POST ${path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{`);
+  assert.match((await buffer(socket)).toString(), /^HTTP\/1\.1 504 .*had not come whole after 100 ms/s);
+
+  const session = connect(server.url);
+  const stream = session.request({ ":method": "POST", ":path": path });
+  stream.write("{");
+  const [headers] = (await once(stream, "response")) as [Record<string, unknown>];
+  assert.equal(headers[":status"], 504);
+  assert.match((await buffer(stream)).toString(), /had not come whole/);
+  session.close();
 });

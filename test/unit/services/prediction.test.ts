@@ -83,12 +83,14 @@ test("of several images a broken one fails alone, with the error that Predict wo
     ["classes", "error", "error", "classes"],
   );
   assert.equal(model?.version, 1);
-  for (const { result } of results) {
+  for (const [index, { result }] of results.entries()) {
     if (result.case === "classes") assert.equal(result.value.predictions.length, 1);
     if (result.case !== "error") continue;
     const [info] = result.value.details.map((detail) => anyUnpack(detail, ErrorInfoSchema));
     assert.deepEqual([result.value.code, info?.reason], [Code.InvalidArgument, "IMAGE_UNREADABLE"]);
+    assert.equal(info?.metadata.field, `images[${index}]`);
   }
+  await assert.rejects(predict(prediction, Buffer.from("no image")), { details: { field: "image" } });
 });
 
 test("an image's URL is refused unless the service is set up to fetch it", async (t) => {

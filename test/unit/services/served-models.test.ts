@@ -25,7 +25,10 @@ test("the list has every version with its aliases and its state, and whoever wat
   ]);
   const states: (ServedModelState | undefined)[] = [];
   const leaving = new AbortController();
-  const watching = watchServedModels(deployment, ([newest]) => states.push(newest?.state), leaving.signal);
+  const watch = async () => {
+    for await (const [newest] of watchServedModels(deployment, leaving.signal)) states.push(newest?.state);
+  };
+  const watching = watch();
   using _held = await choose(serving, { selector: { case: "version", value: 3 } });
   await eventually("the load is told of", () => states.at(-1) === READY);
   assert.equal(states[0], UNLOADED);
