@@ -46,7 +46,7 @@ function sharedSettings(service: ServiceName) {
       .regex(/^(nats|tls):\/\/[^\s,]+(,((nats|tls):\/\/[^\s,]+|[^\s,/@]+\/?))*$/)
       .default("nats://127.0.0.1:4222")
       .describe(
-        "the address of nats-server, such as nats://127.0.0.1:4222 or tls://nats:4222; several are separated by commas",
+        "the address of nats-server, such as nats://127.0.0.1:4222, or tls://nats:4222 for TLS; several are separated by commas",
       ),
     natsTraces: z
       .enum(["on", "off"])

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ReadableStream } from "node:stream/web";
 import { create } from "@bufbuild/protobuf";
-import { jetstream } from "@nats-io/jetstream";
+import { type JetStreamManager, jetstream } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/nats-core";
 import { type ObjectInfo, type ObjectStore, Objm, StorageType, setSha256Backend } from "@nats-io/obj";
 import { type Artifact, ArtifactSchema } from "../../gen/millrace/v1/artifact_pb.ts";
@@ -29,7 +29,7 @@ export interface ObjectStoreOptions {
   readonly bucket: string;
   /** How long a source or the server may stand still, in ms. Default: 30,000. */
   readonly idleTimeoutMs?: number;
-  /** Servers that keep a copy, if the bucket is created. Default: 1. */
+  /** Servers that keep a copy. A bucket with fewer is given more, one with more keeps them. Default: 1. */
   readonly replicas?: number;
 }
 
@@ -55,6 +55,7 @@ export async function openObjectStore(nc: NatsConnection, options: ObjectStoreOp
   const client = jetstream(nc, { timeout: idleTimeoutMs });
   const jsm = await translated(where, () => client.jetstreamManager());
   const objects = await translated(where, () => openBucket(new Objm(client), bucket, replicas));
+  await translated(where, () => raiseReplicas(jsm, `OBJ_${bucket}`, replicas));
   // They cost space in the system's folder, no more: one that cannot be removed is none of this store's business.
   await removeAbandoned(tmpdir(), (name) => name.startsWith(spoolPrefix)).catch(() => undefined);
 
@@ -118,6 +119,13 @@ async function openBucket(manager: Objm, bucket: string, replicas: number): Prom
     // Missing, which the library reports as an Error like any other; where something else is wrong, this fails as well.
     return manager.create(bucket, { replicas, storage: StorageType.File });
   }
+}
+
+/** For a bucket that was made when fewer servers were to keep a copy. */
+async function raiseReplicas(jsm: JetStreamManager, stream: string, replicas: number): Promise<void> {
+  if (replicas === 1) return;
+  const { config } = await jsm.streams.info(stream);
+  if (config.num_replicas < replicas) await jsm.streams.update(stream, { num_replicas: replicas });
 }
 
 const spoolPrefix = "millrace-artifact-";

@@ -11,7 +11,7 @@ export interface OpenOptions {
   readonly nc?: NatsConnection;
   /** How long a transfer may stand still, in ms. Default: 30,000. */
   readonly idleTimeoutMs?: number;
-  /** Copies that a new bucket keeps. Default: 1. */
+  /** Copies that a bucket keeps, at least. Default: 1. */
   readonly replicas?: number;
 }
 

@@ -5,7 +5,10 @@ import { AppError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 
 export interface ConnectionOptions {
-  /** Server, such as "nats://127.0.0.1:4222", or several separated by commas; with "user:password@" or "token@" where needed. */
+  /**
+   * Server, such as "nats://127.0.0.1:4222", or several separated by commas; with "user:password@" or "token@" where needed, the same for
+   * all. One that begins with "tls://" makes all of them speak TLS.
+   */
   readonly url: string;
   /** Name of this service, shown by the server's monitoring. */
   readonly service: string;
@@ -29,7 +32,7 @@ const reconnectPauseMs = 250;
 const pingIntervalMs = 10_000;
 const closeTimeoutMs = 2_000;
 
-/** Connects. BROKER_UNAVAILABLE if no server answers now. */
+/** Connects. BROKER_UNAVAILABLE if no server answers now, CONFIGURATION_INVALID if it refuses the credentials or speaks no TLS. */
 export async function openConnection(options: ConnectionOptions): Promise<Connection> {
   const nc = await connectTo(options);
   const listeners = new Set<() => void>();
@@ -47,11 +50,11 @@ export async function openConnection(options: ConnectionOptions): Promise<Connec
 }
 
 async function connectTo({ url, service }: ConnectionOptions): Promise<NatsConnection> {
-  const { servers, credentials } = serversFrom(url);
+  const { servers, ...access } = serversFrom(url);
   try {
     return await connect({
       servers,
-      ...credentials,
+      ...access,
       name: `millrace-${service}`,
       maxReconnectAttempts: -1,
       // A server that comes back before its users are known refuses for a moment what it will take again.
@@ -63,34 +66,58 @@ async function connectTo({ url, service }: ConnectionOptions): Promise<NatsConne
       noAsyncTraces: true,
     });
   } catch (cause) {
-    const address = servers.join(", ");
-    const options = { cause, details: { url: address } };
-    if (cause instanceof errors.AuthorizationError) {
-      const advice = "write them into its address, as in nats://user:password@host:4222";
-      throw new AppError(
-        "CONFIGURATION_INVALID",
-        `the NATS server at ${address} refuses the credentials; ${advice}`,
-        options,
-      );
-    }
-    const advice = "start one with JetStream (nats-server -js) or set MILLRACE_NATS_URL";
-    throw new AppError("BROKER_UNAVAILABLE", `no NATS server answers at ${address}; ${advice}`, options);
+    throw connectionErrorFrom(cause, servers.join(", "));
   }
 }
 
-/** The client takes credentials beside the addresses, not in them; in messages they have no place. */
+function connectionErrorFrom(cause: unknown, address: string): AppError {
+  const options = { cause, details: { url: address } };
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  if (cause instanceof errors.AuthorizationError) {
+    const advice = "write them into its address, as in nats://user:password@host:4222";
+    const message = `the NATS server at ${address} refuses the credentials; ${advice}`;
+    return new AppError("CONFIGURATION_INVALID", message, options);
+  }
+  // The client has no class for this one.
+  if (reason.includes("does not support 'tls'")) {
+    const message = `the NATS server at ${address} speaks no TLS; set that up there, or write nats:// where the way to it is safe`;
+    return new AppError("CONFIGURATION_INVALID", message, options);
+  }
+  const advice = "start one with JetStream (nats-server -js) or set MILLRACE_NATS_URL";
+  return new AppError("BROKER_UNAVAILABLE", `no NATS server answers at ${address} (${reason}); ${advice}`, options);
+}
+
+/** The client takes credentials and TLS beside the addresses, not in them; in messages credentials have no place. */
 function serversFrom(url: string) {
   const addresses = url.split(",").map((address) => partsOf(address.trim()));
   const servers = addresses.map(({ server }) => server);
-  const login = addresses[0]?.login;
-  if (login === undefined) return { servers, credentials: {} };
+  // Without this the client, which leaves out the scheme, would tell its credentials to a server that speaks no TLS.
+  const tls = servers.some((server) => server.startsWith("tls://")) ? { tls: {} } : {};
+  return { servers, ...credentialsFrom(loginOf(addresses)), ...tls };
+}
+
+/** The client has one login for all servers, also for those that it learns of later. */
+function loginOf(addresses: readonly Address[]): string | undefined {
+  const [login, ...others] = new Set(addresses.flatMap((address) => address.login ?? []));
+  if (others.length === 0) return login;
+  const message = "the NATS addresses hold different credentials; write the same into each, or into one of them alone";
+  throw new AppError("CONFIGURATION_INVALID", message);
+}
+
+function credentialsFrom(login: string | undefined) {
+  if (login === undefined) return {};
   const colon = login.indexOf(":");
-  if (colon < 0) return { servers, credentials: { token: unescaped(login) } };
-  return { servers, credentials: { user: unescaped(login.slice(0, colon)), pass: unescaped(login.slice(colon + 1)) } };
+  if (colon < 0) return { token: unescaped(login) };
+  return { user: unescaped(login.slice(0, colon)), pass: unescaped(login.slice(colon + 1)) };
+}
+
+interface Address {
+  readonly server: string;
+  readonly login?: string;
 }
 
 /** A password may hold "@" and "/" as they are: what follows the last "@" is the server. */
-function partsOf(address: string): { readonly server: string; readonly login?: string } {
+function partsOf(address: string): Address {
   const scheme = /^\w+:\/\//.exec(address)?.[0] ?? "";
   const rest = address.slice(scheme.length);
   const at = rest.lastIndexOf("@");

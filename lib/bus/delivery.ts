@@ -100,8 +100,9 @@ async function handleEvent(delivery: Delivery): Promise<void> {
   }
   using cancellation = await watchCancellation(bus, runId, { signal: stopping, patient: true });
   using working = joinSignals(stopping, cancellation.signal);
+  const over = new AbortController();
   // A service that stops still stores what is finished, as long as that takes no longer than its grace.
-  using storing = joinSignals(abandoned, cancellation.signal);
+  using storing = joinSignals(abandoned, cancellation.signal, over.signal);
   const { signal } = working;
   signal.throwIfAborted();
   logger.info({ event: "stage.started" }, `${stage.name} begins`);
@@ -111,10 +112,15 @@ async function handleEvent(delivery: Delivery): Promise<void> {
     cancellation.signal.throwIfAborted();
     cancellation[Symbol.dispose]();
   };
-  const outcome = await runHandler(delivery, { runId, attempt, signal, logger, publish, commit });
-  cancellation.signal.throwIfAborted();
-  await publish(outcome);
-  logger.info({ event: "stage.finished", outcome: outcome.$typeName }, `${stage.name} is done`);
+  try {
+    const outcome = await runHandler(delivery, { runId, attempt, signal, logger, publish, commit });
+    cancellation.signal.throwIfAborted();
+    await publish(outcome);
+    logger.info({ event: "stage.finished", outcome: outcome.$typeName }, `${stage.name} is done`);
+  } finally {
+    // What a handler that threw has left in its queue, such as progress, must not come after the failure of the run.
+    over.abort(new AppError("CANCELLED", `try ${attempt} of run ${runId} is over`, { details: { runId } }));
+  }
 }
 
 async function runHandler({ stage, event, abandoned }: Delivery, context: Parameters<Stage["handle"]>[1]) {

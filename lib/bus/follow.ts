@@ -12,6 +12,8 @@ export interface FollowOptions {
   readonly onEvent: (event: ReceivedEvent) => void | Promise<void>;
   /** Called once, when all that was stored at the start has been handed over. */
   readonly onCaughtUp?: () => void;
+  /** Called when the stream was made anew, before its events are handed over from the first on: what the old one told holds no more. */
+  readonly onRestart?: () => void;
   /** Ends the following. */
   readonly signal: AbortSignal;
 }
@@ -27,7 +29,7 @@ const pauseAfterFailureMs = 500;
  */
 export async function followEvents(bus: Bus, options: FollowOptions): Promise<void> {
   const { stream, signal } = options;
-  const position: Position = { next: 1, target: undefined };
+  const position: Position = { next: 1, target: undefined, created: undefined };
   while (!signal.aborted && !bus.nc.isClosed()) {
     try {
       await findPosition(bus, options, position);
@@ -46,18 +48,25 @@ interface Position {
   next: number;
   /** Last sequence that was stored at the start; undefined before it is known, `caughtUp` once that is told. */
   target: number | undefined;
+  /** When the stream was made, by which one that has been made anew is known; undefined before it is known. */
+  created: string | undefined;
 }
 
 const caughtUp = Number.POSITIVE_INFINITY;
 
-async function findPosition(bus: Bus, { stream, filter, signal }: FollowOptions, position: Position): Promise<void> {
+async function findPosition(bus: Bus, followed: FollowOptions, position: Position): Promise<void> {
+  const { stream, filter, signal, onRestart } = followed;
   const options = { failure: `stream ${stream} could not be read`, signal };
-  const { state } = await bus.ask(() => bus.jsm.streams.info(stream), options);
-  if (state.last_seq + 1 < position.next) {
+  const { state, created } = await bus.ask(() => bus.jsm.streams.info(stream), options);
+  const remade = position.created !== undefined && position.created !== created;
+  // A store that was put back from a copy is the same stream, and shorter.
+  if (remade || state.last_seq + 1 < position.next) {
     bus.logger.warn({ event: "follow.restarted", stream }, "the stream was made anew; reading it from its beginning");
     position.next = 1;
     if (position.target !== caughtUp) position.target = undefined;
+    onRestart?.();
   }
+  position.created = created;
   const last = () => bus.jsm.streams.getMessage(stream, { last_by_subj: filter });
   position.target ??= (await bus.ask(last, options))?.seq ?? 0;
 }
@@ -103,7 +112,8 @@ async function createConsumer(bus: Bus, { stream, filter, signal }: FollowOption
     return created;
   };
   try {
-    return await bus.ask(create, { failure: `stream ${stream} could not be followed`, signal });
+    // Tried once: while a further try waited, the stream could be made anew, and the position would be one of the old one.
+    return await bus.ask(create, { failure: `stream ${stream} could not be followed`, timeoutMs: 0, signal });
   } catch (thrown) {
     created?.then(remove, () => undefined);
     throw thrown;

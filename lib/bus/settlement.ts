@@ -51,7 +51,7 @@ export async function settle(held: Held, settlement: Settlement): Promise<void> 
       return acknowledge(held);
     case "give back":
       message.nak();
-      return sendNow(bus);
+      return sendNow(held);
     case "retry": {
       const { pauseMs, error } = settlement;
       logger.warn({ event: "stage.retry", error, pauseMs }, `try ${attempt} failed; the next follows in ${pauseMs} ms`);
@@ -100,7 +100,7 @@ async function giveUp(held: Held, error: AppError): Promise<void> {
   }
   // Without a reason: servers before 2.10 take a reason for another command, and the message comes back.
   message.term();
-  await sendNow(bus);
+  await sendNow(held);
 }
 
 function readAttributes(message: JsMsg): CloudEventAttributes | undefined {
@@ -112,9 +112,9 @@ function readAttributes(message: JsMsg): CloudEventAttributes | undefined {
   }
 }
 
-/** Waits until what was said has been sent, so that closing right after does not lose it. */
-async function sendNow(bus: Bus): Promise<void> {
+/** Waits until what was said has been sent, so that closing right after does not lose it; not for a server that hangs. */
+async function sendNow({ bus, abandoned }: Held): Promise<void> {
   const failure = "what became of a message could not be told to the server";
   // If it is lost, the broker gives the message out again when its ack_wait is over.
-  await bus.ask(() => bus.nc.flush(), { failure, timeoutMs: 0 }).catch(() => undefined);
+  await bus.ask(() => bus.nc.flush(), { failure, timeoutMs: 0, signal: abandoned }).catch(() => undefined);
 }

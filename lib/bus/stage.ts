@@ -42,7 +42,10 @@ export interface StageContext {
   /** Aborts when the run is cancelled (CANCELLED) or the service stops (SHUTTING_DOWN). */
   readonly signal: AbortSignal;
   readonly logger: Logger;
-  /** Publishes an event on the way, caused by the one being handled. `key` tells several of a kind apart. Rejects once the signal has aborted. */
+  /**
+   * Publishes an event on the way, caused by the one being handled. `key` tells several of a kind apart. Waits for the broker without end;
+   * rejects once the run is cancelled, the try has ended, or a stopping service waits no longer: what is finished is still stored while it stops.
+   */
   publish(message: Message, key?: string): Promise<Published>;
   /**
    * Says that what the handler does next cannot be taken back: from here on a cancellation comes too late, and the outcome is published in

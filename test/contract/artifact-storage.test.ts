@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { readdir, readFile, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { node, tracing } from "@opentelemetry/sdk-node";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
@@ -71,6 +72,19 @@ test("the object store driver keeps every artifact over the server's death", asy
   await nats.restart();
   const reopened = await openNats(t, nats.url, 5000);
   assert.equal(Buffer.compare(await readBytes(reopened, digest, all), content), 0);
+});
+
+test("a bucket that is there is given more copies where more are asked for, and keeps them where fewer are", async (t) => {
+  const nats = await startNats(t);
+  const nc = await connect({ servers: nats.url });
+  t.after(() => nc.close());
+  const jsm = await jetstreamManager(nc);
+  const copiesAfter = async (replicas: number) => {
+    await openObjectStore(nc, { bucket: "artifacts", replicas });
+    return (await jsm.streams.info("OBJ_artifacts")).config.num_replicas;
+  };
+  // A server of its own notes the number, and keeps one.
+  assert.deepEqual([await copiesAfter(1), await copiesAfter(3), await copiesAfter(1)], [1, 3, 3]);
 });
 
 test("a byte that is flipped in the server's own file is damage too", async (t) => {

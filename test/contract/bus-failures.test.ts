@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { headers } from "@nats-io/nats-core";
-import { type RunFailed, RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import { DatasetProgressedSchema, type RunFailed, RunFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { decodeHeaderValue } from "../../lib/bus/cloud-event.ts";
 import { deadLetterHeaders } from "../../lib/bus/dead-letters.ts";
+import { orderedPublisher } from "../../lib/bus/ordered-publisher.ts";
 import { startStage } from "../../lib/bus/stage.ts";
-import { deadLetterStream, eventStream, eventSubject } from "../../lib/bus/subjects.ts";
+import { deadLetterStream, eventStream, eventSubject, runFilter } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
 import {
   eventually,
@@ -231,6 +232,31 @@ suite("a stage that cannot do its work", { concurrency: 6 }, () => {
     await requestRun(bus, "r1");
     await eventually("the outcome of the second try", async () => (await outcomes(bus, "r1")).length === 1);
     await stage.stop();
+  });
+
+  test("stores nothing of a try after its failure, also not what was waiting for the server", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    let away = false;
+    const stage = startStage(
+      bus,
+      testStage(async (_, context) => {
+        const reports = orderedPublisher(context);
+        await nats.stop();
+        away = true;
+        for (let done = 0; done < 50; done++) reports.publish(create(DatasetProgressedSchema), String(done));
+        throw new AppError("DATASET_INVALID", "no images");
+      }),
+    );
+    await requestRun(bus, "r1");
+    await eventually("the server is away", () => away);
+    await nats.restart();
+    await eventually("the failure", async () => (await failures(bus, "r1")).length === 1);
+    await eventually("all is settled", () => isSettled(bus));
+    await stage.stop();
+    const told = (await storedEvents(bus, runFilter("r1"))).map(({ message }) => message.$typeName);
+    assert.equal(told.at(-1), "millrace.v1.RunFailed");
+    assert.ok(told.length <= 3, "at most the one that was under way is stored beside request and failure");
   });
 
   test("refuses an outcome that it has not declared", async (t) => {

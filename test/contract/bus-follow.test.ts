@@ -14,6 +14,7 @@ function follow(bus: Bus, filter: string, onEvent: (event: ReceivedEvent) => voi
   const controller = new AbortController();
   const events: ReceivedEvent[] = [];
   const caughtUpAfter: number[] = [];
+  const restartedAfter: number[] = [];
   const ended = followEvents(bus, {
     stream: eventStream,
     filter,
@@ -22,11 +23,13 @@ function follow(bus: Bus, filter: string, onEvent: (event: ReceivedEvent) => voi
       events.push(event);
     },
     onCaughtUp: () => caughtUpAfter.push(events.length),
+    onRestart: () => restartedAfter.push(events.length),
     signal: controller.signal,
   });
   return {
     events,
     caughtUpAfter,
+    restartedAfter,
     stop: async () => {
       controller.abort();
       await ended;
@@ -82,6 +85,7 @@ suite("following a stream", { concurrency: 3 }, () => {
     await following.stop();
     assert.deepEqual(sequences(following.events), sequences(await storedEvents(bus, runFilter("r1"))));
     assert.equal(following.caughtUpAfter.length, 1);
+    assert.deepEqual(following.restartedAfter, [], "it is the same stream");
   });
 
   test("passes over a message that is no event", async (t) => {
@@ -118,6 +122,21 @@ suite("following a stream", { concurrency: 3 }, () => {
     await requestRun(bus, "r2");
     await eventually("the new one", () => following.events.length === 11);
     await following.stop();
+    assert.deepEqual(following.restartedAfter, [10]);
+  });
+
+  test("begins anew when the new stream is as long as the old one before anybody has looked", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    await publishProgress(bus, "r1", 0, 10);
+    const following = follow(bus, runFilter("*"));
+    await eventually("the old ones", () => following.events.length === 10);
+    await bus.jsm.streams.delete(eventStream);
+    await publishProgress(bus, "r2", 0, 20);
+    await eventually("the new ones", () => following.events.length === 30);
+    await following.stop();
+    assert.deepEqual(sequences(following.events.slice(10)), sequences(await storedEvents(bus, runFilter("r2"))));
+    assert.deepEqual([following.restartedAfter, following.caughtUpAfter], [[10], [10]]);
   });
 
   test("leaves neither a subscription nor a consumer when it is aborted, in the middle of an event too", async (t) => {

@@ -264,6 +264,28 @@ suite("a stage", { concurrency: 6 }, () => {
     await other.stop();
   });
 
+  test("gives its message back within the grace although the server hangs", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats);
+    let begun = false;
+    const waiting = testStage(
+      async (_, { signal }) => {
+        begun = true;
+        await delay(60_000, undefined, { signal });
+        return prepared();
+      },
+      { stopGraceMs: 200 },
+    );
+    const stage = startStage(bus, waiting);
+    await requestRun(bus, "r1");
+    await eventually("the work began", () => begun);
+    process.kill(nats.pid, "SIGSTOP");
+    const before = performance.now();
+    await stage.stop();
+    assert.ok(performance.now() - before < 3_000, "stopping did not wait for the server");
+    process.kill(nats.pid, "SIGCONT");
+  });
+
   test("goes on after the server was killed while it waited, and stops while there is no server", async (t) => {
     const nats = await startNats(t);
     await using bus = await openTestBus(nats);

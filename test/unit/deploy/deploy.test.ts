@@ -57,6 +57,14 @@ test("every port is published on loopback alone, every image is pinned, every vo
   }
 });
 
+test("a container that is told of a broker alone keeps artifacts there: no folder in it is its user's", async () => {
+  const { artifacts } = await startedConfig("ingestion", {
+    ...imageEnvironment,
+    MILLRACE_NATS_URL: "nats://elsewhere:4222",
+  });
+  assert.equal(artifacts, "nats://millrace-artifacts");
+});
+
 for (const name of names) {
   test(`the ${name} service accepts the environment that the image and the compose file give it`, async () => {
     const environment = { ...imageEnvironment, ...compose.services[name]?.environment };
