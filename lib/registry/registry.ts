@@ -29,7 +29,7 @@ import { createModelReader, type ModelReader } from "./model-reader.ts";
  */
 export interface Registry {
   /** The model as it is now; an empty log if nothing is known of it. */
-  read(modelName: string): Promise<ModelLog>;
+  read(modelName: string, insistence?: Insistence): Promise<ModelLog>;
   /** Adds a version, numbered after the last, and returns it with its number. */
   register(version: NewVersion, origin: ChangeOrigin): Promise<ModelVersion>;
   /** Notes what was measured. MODEL_NOT_FOUND if there is no such version. */
@@ -76,7 +76,7 @@ export interface ChangeOrigin {
 export function createRegistry(bus: Bus): Registry {
   const reader = createModelReader(bus);
   return {
-    read: (modelName) => reader.read(modelName),
+    read: reader.read,
     register: async (version, origin) => {
       const key = changeId(origin, ModelVersionRegisteredSchema.typeName);
       const decide = (log: ModelLog) =>

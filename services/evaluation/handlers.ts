@@ -107,7 +107,7 @@ async function decideOn(
   const { registry, gate } = dependencies;
   const { version, report, origin, commit, signal } = candidate;
   return withSpan("decide", { attributes: { "millrace.model.name": version.name } }, async (span) => {
-    const log = await registry.read(version.name);
+    const log = await registry.read(version.name, { ...origin, signal });
     const champion = championBefore(log, origin, version);
     const championReport = champion && (await reportOf(dependencies, evaluate, champion, candidate));
     const { promote, checks } = decide({

@@ -6,6 +6,7 @@ import type {
   MoveAliasRequest,
   RollBackRequest,
 } from "../../gen/millrace/v1/model_pb.ts";
+import { orAborted } from "../../lib/abort.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { eventIdFrom } from "../../lib/bus/cloud-event.ts";
 import { followEvents } from "../../lib/bus/follow.ts";
@@ -20,19 +21,22 @@ import {
 } from "../../lib/registry/model-log.ts";
 import type { ChangeOrigin, Registry } from "../../lib/registry/registry.ts";
 
-/** All models, as the registry's log tells them, to be read without asking the broker. */
+/**
+ * All models, as the registry's log tells them, to be read without asking the broker. Nothing is answered before the log has been read; the
+ * signal ends the waiting.
+ */
 export interface ModelCatalogue extends AsyncDisposable {
-  models(): Model[];
+  models(signal: AbortSignal): Promise<Model[]>;
   /** Newest first. MODEL_NOT_FOUND if nothing is known of the model. */
-  versions(name: string): ModelVersion[];
+  versions(name: string, signal: AbortSignal): Promise<ModelVersion[]>;
   /** MODEL_NOT_FOUND if there is no such version or alias. */
-  version(name: string, selector: GetModelVersionRequest["selector"]): ModelVersion;
+  version(name: string, selector: GetModelVersionRequest["selector"], signal: AbortSignal): Promise<ModelVersion>;
   /** Oldest first. */
-  moves(name: string): AliasMove[];
+  moves(name: string, signal: AbortSignal): Promise<AliasMove[]>;
   /** CONFLICT if the alias does not name the expected version. */
-  moveAlias(request: MoveAliasRequest): Promise<AliasMove>;
+  moveAlias(request: MoveAliasRequest, signal: AbortSignal): Promise<AliasMove>;
   /** MODEL_NOT_FOUND if there was no champion before; CONFLICT if the champion is not the expected version. */
-  rollBack(request: RollBackRequest): Promise<AliasMove>;
+  rollBack(request: RollBackRequest, signal: AbortSignal): Promise<AliasMove>;
   /** Resolves when all that the log held at the start is part of the catalogue. */
   readonly ready: Promise<void>;
 }
@@ -50,20 +54,29 @@ export function openModelCatalogue(bus: Bus, registry: Registry): ModelCatalogue
     filter: streamSubjects[registryStream],
     signal: stopping.signal,
     onCaughtUp: () => ready(),
+    onRestart: () => logs.clear(),
     onEvent: (event) => {
       const name = event.subject.split(".").at(-1) ?? "";
       logs.set(name, applyChange(logs.get(name) ?? emptyModelLog(name), event));
     },
   });
+  const known = async (name: string, signal: AbortSignal): Promise<ModelLog> => {
+    await orAborted(whenReady, signal);
+    return requireModel(logs, name);
+  };
   return {
-    models: () => [...logs.values()].map(modelFromLog).sort((a, b) => a.name.localeCompare(b.name)),
-    versions: (name) => [...requireModel(logs, name).versions.values()].sort((a, b) => b.version - a.version),
-    version: (name, selector) => requireVersion(requireModel(logs, name), selector),
-    moves: (name) => [...requireModel(logs, name).moves],
-    moveAlias: ({ name, ...move }) =>
-      registry.moveAlias({ ...move, modelName: name, reason: move.reason || "requested" }, aRequest()),
-    rollBack: ({ name, expectedVersion, reason }) =>
-      registry.rollBack({ modelName: name, expectedVersion, reason: reason || "rolled back" }, aRequest()),
+    models: async (signal) => {
+      await orAborted(whenReady, signal);
+      return [...logs.values()].map(modelFromLog).sort((a, b) => a.name.localeCompare(b.name));
+    },
+    versions: async (name, signal) =>
+      [...(await known(name, signal)).versions.values()].sort((a, b) => b.version - a.version),
+    version: async (name, selector, signal) => requireVersion(await known(name, signal), selector),
+    moves: async (name, signal) => [...(await known(name, signal)).moves],
+    moveAlias: ({ name, ...move }, signal) =>
+      registry.moveAlias({ ...move, modelName: name, reason: move.reason || "requested" }, aRequest(signal)),
+    rollBack: ({ name, expectedVersion, reason }, signal) =>
+      registry.rollBack({ modelName: name, expectedVersion, reason: reason || "rolled back" }, aRequest(signal)),
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
       stopping.abort();
@@ -73,8 +86,8 @@ export function openModelCatalogue(bus: Bus, registry: Registry): ModelCatalogue
 }
 
 /** Each request is a change of its own, however often the same one has been made before. */
-function aRequest(): ChangeOrigin {
-  return { runId: "", cause: { id: eventIdFrom(crypto.randomUUID(), "request"), originTraceparent: "" } };
+function aRequest(signal: AbortSignal): ChangeOrigin {
+  return { runId: "", cause: { id: eventIdFrom(crypto.randomUUID(), "request"), originTraceparent: "" }, signal };
 }
 
 function requireModel(logs: ReadonlyMap<string, ModelLog>, name: string): ModelLog {

@@ -13,15 +13,16 @@ const defaultPageSize = 20;
 /** The RPC surface for runs. */
 export function pipelineRoutes(pipeline: Pipeline): RpcService {
   return rpcService(PipelineService, {
-    requestRun: ({ spec, runId }) => pipeline.request(spec ?? create(RunSpecSchema), runId || undefined),
-    getRun: ({ runId }) => ({ run: pipeline.get(runId) }),
-    listRuns: ({ pageSize }) => ({ runs: pipeline.list(pageSize || defaultPageSize) }),
+    requestRun: ({ spec, runId }, { signal }) =>
+      pipeline.request(spec ?? create(RunSpecSchema), runId || undefined, signal),
+    getRun: async ({ runId }, { signal }) => ({ run: await pipeline.get(runId, signal) }),
+    listRuns: async ({ pageSize }, { signal }) => ({ runs: await pipeline.list(pageSize || defaultPageSize, signal) }),
     watchRun: ({ runId }, { signal: callerSignal }) =>
       streamUpdates(callerSignal, (send, signal) =>
         pipeline.watch(runId, (event, run) => send({ event, run }), signal),
       ),
-    cancelRun: async ({ runId, reason }) => {
-      await pipeline.cancel(runId, reason);
+    cancelRun: async ({ runId, reason }, { signal }) => {
+      await pipeline.cancel(runId, reason, signal);
       return {};
     },
   });
@@ -30,13 +31,15 @@ export function pipelineRoutes(pipeline: Pipeline): RpcService {
 /** The RPC surface for models. */
 export function modelRegistryRoutes(catalogue: ModelCatalogue): RpcService {
   return rpcService(ModelRegistryService, {
-    listModels: () => ({ models: catalogue.models() }),
-    listModelVersions: ({ name }) => ({ versions: catalogue.versions(name) }),
-    getModelVersion: ({ name, selector }) => ({ version: catalogue.version(name, selector) }),
-    moveAlias: async (request) => ({
-      move: await catalogue.moveAlias({ ...request, alias: request.alias || championAlias }),
+    listModels: async (_, { signal }) => ({ models: await catalogue.models(signal) }),
+    listModelVersions: async ({ name }, { signal }) => ({ versions: await catalogue.versions(name, signal) }),
+    getModelVersion: async ({ name, selector }, { signal }) => ({
+      version: await catalogue.version(name, selector, signal),
     }),
-    rollBack: async (request) => ({ move: await catalogue.rollBack(request) }),
-    listAliasMoves: ({ name }) => ({ moves: catalogue.moves(name) }),
+    moveAlias: async (request, { signal }) => ({
+      move: await catalogue.moveAlias({ ...request, alias: request.alias || championAlias }, signal),
+    }),
+    rollBack: async (request, { signal }) => ({ move: await catalogue.rollBack(request, signal) }),
+    listAliasMoves: async ({ name }, { signal }) => ({ moves: await catalogue.moves(name, signal) }),
   });
 }

@@ -1,4 +1,5 @@
 import type { Run } from "../../gen/millrace/v1/pipeline_pb.ts";
+import { orAborted } from "../../lib/abort.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { followEvents } from "../../lib/bus/follow.ts";
 import { eventStream, streamSubjects } from "../../lib/bus/subjects.ts";
@@ -10,10 +11,17 @@ export interface RunIndex extends AsyncDisposable {
   get(runId: string): Run | undefined;
   /** Newest first. */
   list(): Run[];
-  /** Resolves when the event at this position of the stream is part of the index. DEADLINE_EXCEEDED after 5 s. */
-  reached(sequence: number): Promise<void>;
+  /** Resolves when this event is part of the index. DEADLINE_EXCEEDED, which names the run, after 5 s. */
+  reached(stored: StoredEvent, signal: AbortSignal): Promise<void>;
   /** Resolves when all that the stream held at the start is part of the index. */
   readonly ready: Promise<void>;
+}
+
+/** An event of a run. */
+export interface StoredEvent {
+  readonly runId: string;
+  /** Its position in the stream. */
+  readonly sequence: number;
 }
 
 const reachedTimeoutMs = 5_000;
@@ -22,7 +30,7 @@ const reachedTimeoutMs = 5_000;
 export function openRunIndex(bus: Bus): RunIndex {
   const stopping = new AbortController();
   const runs = new Map<string, Run>();
-  const waiting = new Set<{ readonly sequence: number; readonly resolve: () => void }>();
+  const waiting = new Set<Waiter>();
   let position = 0;
   let ready = () => {};
   const whenReady = new Promise<void>((resolve) => {
@@ -33,6 +41,10 @@ export function openRunIndex(bus: Bus): RunIndex {
     filter: streamSubjects[eventStream],
     signal: stopping.signal,
     onCaughtUp: () => ready(),
+    onRestart: () => {
+      runs.clear();
+      position = 0;
+    },
     onEvent: (event) => {
       const runEvent = runEventFrom(event);
       const runId = event.correlationId;
@@ -46,7 +58,9 @@ export function openRunIndex(bus: Bus): RunIndex {
   return {
     get: (runId) => runs.get(runId),
     list: () => [...runs.values()].sort(byNewest),
-    reached: (sequence) => reached(sequence, () => position, waiting),
+    reached: async (stored, signal) => {
+      if (position < stored.sequence) await waitFor(stored, waiting, signal);
+    },
     ready: whenReady,
     [Symbol.asyncDispose]: async () => {
       stopping.abort();
@@ -62,21 +76,24 @@ function byNewest(a: Run, b: Run): number {
   );
 }
 
-async function reached(
-  sequence: number,
-  position: () => number,
-  waiting: Set<{ readonly sequence: number; readonly resolve: () => void }>,
-): Promise<void> {
-  if (position() >= sequence) return;
+interface Waiter {
+  readonly sequence: number;
+  resolve: () => void;
+}
+
+async function waitFor({ runId, sequence }: StoredEvent, waiting: Set<Waiter>, signal: AbortSignal): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
-  const waiter = { sequence, resolve: () => {} };
+  const waiter: Waiter = { sequence, resolve: () => {} };
+  const arrived = new Promise<void>((resolve, reject) => {
+    waiter.resolve = resolve;
+    waiting.add(waiter);
+    // It is stored: who asks again without the id would have a second run.
+    const message = `event ${sequence} of run ${runId} was stored but has not come back within ${reachedTimeoutMs} ms; ask again with this run's id`;
+    const late = new AppError("DEADLINE_EXCEEDED", message, { details: { runId } });
+    timer = setTimeout(() => reject(late), reachedTimeoutMs);
+  });
   try {
-    await new Promise<void>((resolve, reject) => {
-      waiter.resolve = resolve;
-      waiting.add(waiter);
-      const message = `event ${sequence} was stored but has not come back within ${reachedTimeoutMs} ms; ask again`;
-      timer = setTimeout(() => reject(new AppError("DEADLINE_EXCEEDED", message)), reachedTimeoutMs);
-    });
+    await orAborted(arrived, signal);
   } finally {
     clearTimeout(timer);
     waiting.delete(waiter);

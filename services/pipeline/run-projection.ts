@@ -121,5 +121,6 @@ function withStage(run: Run, name: string, time: Timestamp, ended: boolean): Run
     startedAt: known?.startedAt ?? time,
     ...(finishedAt === undefined ? {} : { finishedAt }),
   });
-  return { ...run, stages: [...run.stages.filter((other) => other.name !== name), stage] };
+  const stages = known ? run.stages.map((other) => (other === known ? stage : other)) : [...run.stages, stage];
+  return { ...run, stages };
 }

@@ -103,6 +103,18 @@ suite("the registry", { concurrency: 3 }, () => {
     assert.deepEqual(Object.fromEntries((await registry.read("b")).aliases), { champion: 1, shadow: 1 });
   });
 
+  test("is read as soon as the broker is back by who is patient, and by nobody else", async (t) => {
+    const nats = await startNats(t);
+    await using bus = await openTestBus(nats, { publishTimeoutMs: 100 });
+    const registry = createRegistry(bus);
+    await registry.register(newVersion("d1"), from("c1"));
+    await nats.stop();
+    const patient = registry.read("m", { patient: true });
+    await assert.rejects(registry.read("m"), isCode("BROKER_UNAVAILABLE", /could not be read/));
+    await nats.restart();
+    assert.equal((await patient).versions.size, 1);
+  });
+
   test("moves an alias only from where it is expected, and one of two that race", async (t) => {
     const nats = await startNats(t);
     await using bus = await openTestBus(nats);

@@ -283,7 +283,7 @@ export type Run = Message<"millrace.v1.Run"> & {
   status: RunStatus;
 
   /**
-   * The stages that have begun, in order.
+   * The stages that have begun, in the order in which they did.
    *
    * @generated from field: repeated millrace.v1.RunStage stages = 4;
    */
@@ -716,7 +716,7 @@ export const PipelineService: GenService<{
   },
   /**
    * Streams the events of a run: first those that are stored, then those that happen, until the run has ended. For a run
-   * that has ended, all that is stored, also what came after its end.
+   * that has ended, all that is stored, also what came after its end. NOT_FOUND if nothing of it is stored any more.
    *
    * @generated from rpc millrace.v1.PipelineService.WatchRun
    */
@@ -726,7 +726,7 @@ export const PipelineService: GenService<{
     output: typeof WatchRunResponseSchema;
   },
   /**
-   * Cancels a run; stages that work on it stop. FAILED_PRECONDITION if the run has ended.
+   * Cancels a run; stages that work on it stop. FAILED_PRECONDITION if the run has ended, also while this was on its way.
    *
    * @generated from rpc millrace.v1.PipelineService.CancelRun
    */

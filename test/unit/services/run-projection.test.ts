@@ -80,6 +80,18 @@ test("a run is what its events say", () => {
   ]);
 });
 
+test("stages are in the order in which they began, whichever of them was heard of last", () => {
+  const late = received(create(DatasetStartedSchema), "ingestion", 6);
+  const { stages } = project([...wholeRun.slice(0, 4), late]);
+  assert.deepEqual(
+    stages.map(({ name, startedAt }) => [name, startedAt?.seconds]),
+    [
+      ["ingestion", 2n],
+      ["training", 6n],
+    ],
+  );
+});
+
 test("replaying the same events gives the same run", () => {
   assert.deepEqual(project(wholeRun), project(wholeRun));
 });
