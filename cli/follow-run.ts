@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type MillraceClient, reasonOf } from "../client/client.ts";
+import type { MillraceClient } from "../client/client.ts";
 import type { Run, RunEvent } from "../gen/millrace/v1/pipeline_pb.ts";
 
 /** An event of a run, and the run after it. */
@@ -13,7 +13,8 @@ const pauseMs = 200;
 
 /**
  * The events of a run, each once and in order, until it has ended. A pipeline service that dies meanwhile is waited for:
- * watching begins again, and what was seen is left out.
+ * watching begins again, and what was seen is left out. That there is no such run is final: the service says so only once it has read
+ * its stream.
  */
 export async function* followRun(
   pipeline: MillraceClient["pipeline"],
@@ -31,10 +32,7 @@ export async function* followRun(
       }
       ended = true;
     } catch (thrown) {
-      // Nobody knows the run yet where the service has just started and not read the stream.
-      const isUnavailable = ConnectError.from(thrown).code === Code.Unavailable;
-      const passing = isUnavailable || (reasonOf(thrown) === "RUN_NOT_FOUND" && seen > 0n);
-      if (signal.aborted || !passing) throw thrown;
+      if (signal.aborted || ConnectError.from(thrown).code !== Code.Unavailable) throw thrown;
       await delay(pauseMs, undefined, { signal });
     }
   }

@@ -2,6 +2,7 @@ import { relative } from "node:path";
 import { styleText } from "node:util";
 import { ConnectError } from "@connectrpc/connect";
 import { AppError } from "../lib/errors.ts";
+import { calledFrom } from "./called-from.ts";
 
 /** Words for people. Colours only where a person sees them: not in a pipe, not with NO_COLOR. */
 export interface Style {
@@ -54,9 +55,9 @@ export function table(header: readonly string[], rows: readonly (readonly string
   );
 }
 
-/** An absolute path as a person at the prompt would write it: from the working folder where it is in there. */
+/** An absolute path as a person at the prompt would write it: from the folder they are in where it is in there. */
 export function shortPath(path: string): string {
-  const inside = relative("", path);
+  const inside = relative(calledFrom, path);
   return inside.startsWith("..") ? path : inside;
 }
 

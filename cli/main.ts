@@ -2,11 +2,11 @@ import { servicePorts } from "../lib/config.ts";
 import { AppError } from "../lib/errors.ts";
 import { messageOf } from "./format.ts";
 
-const usage = `Usage: millrace <command>
+const usage = `Usage:
 
-  start [options]      run everything on this machine: broker, services, one pipeline run (start --help)
-  trace [id] [options] draw the trace of a run in the terminal or as a page (trace --help)
-  service <name>       run one service against MILLRACE_NATS_URL: ${Object.keys(servicePorts).join(", ")}
+  npm start -- [options]            run everything on this machine: broker, services, one pipeline run (--help)
+  npm run trace -- [id] [options]   draw the trace of a run in the terminal or as a page (--help)
+  npm run service -- <name>         run one service against MILLRACE_NATS_URL: ${Object.keys(servicePorts).join(", ")}
 `;
 
 const [command = "help", ...rest] = process.argv.slice(2);

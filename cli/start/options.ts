@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { AppError } from "../../lib/errors.ts";
+import { calledFrom } from "../called-from.ts";
 
 export interface StartOptions {
   /** "pictograms", "cifar10" or an absolute path. */
@@ -46,9 +47,6 @@ A later start finds the earlier runs and their model again. Deleting the folder 
 `;
 
 const builtIn = ["pictograms", "cifar10"];
-
-/** Where the person is: npm runs scripts in the package's folder, and tells in INIT_CWD where it was called. */
-export const calledFrom = process.env.INIT_CWD ?? process.cwd();
 
 /** Reads the command line; undefined where only help was asked for. INVALID_REQUEST names the option that is wrong. */
 export function parseStartOptions(args: string[]): StartOptions | undefined {

@@ -18,7 +18,7 @@ import { requestAndWatch } from "./watch-run.ts";
 const interruptedStatus = 130;
 const earlierRunsShown = 5;
 
-/** `millrace start`: broker, services, one run, three predictions. Returns the status with which to exit. */
+/** `npm start`: broker, services, one run, three predictions. Returns the status with which to exit. */
 export async function start(args: string[]): Promise<number> {
   const options = parseStartOptions(args);
   if (options === undefined) {

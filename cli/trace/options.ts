@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { AppError } from "../../lib/errors.ts";
-import { calledFrom } from "../start/options.ts";
+import { calledFrom } from "../called-from.ts";
 
 export interface TraceOptions {
   /** Id of a run or a trace; undefined for the newest run. */

@@ -15,7 +15,7 @@ const narrowest = 32;
 /** Where no terminal tells its width. */
 const defaultColumns = 100;
 
-/** `millrace trace`: draws the trace of a run in the terminal or as a page. */
+/** `npm run trace`: draws the trace of a run in the terminal or as a page. */
 export async function trace(args: string[]): Promise<void> {
   const options = parseTraceOptions(args);
   if (options === undefined) return console.log(traceUsage);
