@@ -18,9 +18,12 @@ export interface BatchMakerOptions {
   readonly images: Uint32Array;
 }
 
+/** Whole batches that an epoch of these images has. Images that fill none are left out, in each epoch others. */
+export function stepsPerEpochOf(images: Uint32Array, { batchSize }: Pick<TrainingConfig, "batchSize">): number {
+  return Math.floor(images.length / batchSize);
+}
+
 export interface BatchMaker {
-  /** Whole batches that an epoch has; images that fill none are left out, in each epoch others. */
-  readonly stepsPerEpoch: number;
   /** Writes the batch of a step, counted from 0 over the whole training, into a batch of the right size. */
   fill(step: number, target: TrainingBatch): void;
 }
@@ -29,12 +32,11 @@ export interface BatchMaker {
 export function createBatchMaker({ data, config, masks, images }: BatchMakerOptions): BatchMaker {
   const { batchSize, seed } = config;
   const { mixup } = config.augmentation;
-  const stepsPerEpoch = Math.floor(images.length / batchSize);
+  const stepsPerEpoch = stepsPerEpochOf(images, config);
   const orderOf = createOrder(images, seed);
   const augment = createAugmenter(data, config);
   const writeTargets = createTargetWriter({ data, config, images });
   return {
-    stepsPerEpoch,
     fill(step, target) {
       const epoch = Math.floor(step / stepsPerEpoch);
       const first = (step % stepsPerEpoch) * batchSize;

@@ -112,7 +112,7 @@ export function decodeCheckpoint(bytes: Uint8Array): Checkpoint {
     tensors[group].set(name, new Float32Array(new Uint8Array(file.subarray(offset, offset + 4 * length)).buffer));
     offset += 4 * length;
   }
-  return { ...rest, config: parseTrainingConfig(config), tensors };
+  return { ...rest, config: readConfig(config), tensors };
 }
 
 /** Throws CONFIGURATION_INVALID unless a training of this kind may go on from the checkpoint. */
@@ -154,6 +154,15 @@ function readHeader(bytes: Buffer): z.output<typeof headerSchema> {
     return headerSchema.parse(JSON.parse(bytes.toString()));
   } catch (thrown) {
     throw corrupt("its header cannot be read", thrown);
+  }
+}
+
+/** Checkpoints outlive the version that wrote them, and a later one may know other options. */
+function readConfig(config: unknown): TrainingConfig {
+  try {
+    return parseTrainingConfig(config);
+  } catch (thrown) {
+    throw corrupt("its configuration is of another version", thrown);
   }
 }
 

@@ -239,14 +239,15 @@ function optionOf(value: unknown, ...path: readonly string[]): unknown {
 
 function merge(defaults: TrainingDefaults, overrides: unknown): unknown {
   if (!isRecord(overrides)) return overrides;
-  const merged: Record<string, unknown> = { ...defaults };
-  for (const [key, value] of Object.entries(overrides)) {
-    if (value === undefined) continue;
-    const base = merged[key];
-    const sameKind = isRecord(base) && isRecord(value) && (value.kind === undefined || value.kind === base.kind);
-    merged[key] = sameKind ? { ...base, ...value } : value;
-  }
-  return merged;
+  const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
+  const merged = given.map(([key, value]) => [key, mergeOption(optionOf(defaults, key), value)] as const);
+  // Not assigned one by one: a key "__proto__" would set the prototype, and be no unknown key any more.
+  return { ...defaults, ...Object.fromEntries(merged) };
+}
+
+function mergeOption(base: unknown, value: unknown): unknown {
+  const sameKind = isRecord(base) && isRecord(value) && (value.kind === undefined || value.kind === base.kind);
+  return sameKind ? { ...base, ...value } : value;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

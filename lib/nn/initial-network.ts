@@ -3,6 +3,7 @@ import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { normalizedTensor } from "./image-tensor.ts";
 import type { NetworkDefinition } from "./networks/definition.ts";
 import { checkImageSize } from "./plan.ts";
+import { core } from "./tensorflow.ts";
 import type { TrainingData } from "./training-data.ts";
 
 /** Training images that a network may look at for its initial weights. */
@@ -21,10 +22,7 @@ export function buildInitialNetwork(
 ): LayersModel {
   const model = definition.build({ ...data, classes: data.classes.length, seed });
   checkImageSize(model);
-  if (definition.initialize === undefined) return model;
-  const normalized = normalizedTensor(pixelsOf(data, sample(images, data)), data, data);
-  definition.initialize(model, normalized);
-  normalized.dispose();
+  core.tidy(() => definition.initialize?.(model, normalizedTensor(pixelsOf(data, sample(images, data)), data, data)));
   return model;
 }
 

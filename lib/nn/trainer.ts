@@ -1,6 +1,7 @@
 /** The training loop. It reads top to bottom, and blocks its thread for the length of a step: run it in a worker. */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { AppError } from "../errors.ts";
+import { stepsPerEpochOf } from "./batches.ts";
 import {
   type Checkpoint,
   checkResumable,
@@ -9,8 +10,8 @@ import {
   decodeCheckpoint,
   encodeCheckpoint,
 } from "./checkpoint.ts";
-import { type DataSplit, splitTrainingData } from "./data-split.ts";
-import { checkConvergence, checkLoss, checkTensorsFinite, lossOfGuessing } from "./divergence.ts";
+import type { DataSplit } from "./data-split.ts";
+import { checkConvergence, checkLoss, checkPartOfEpoch, checkTensorsFinite, lossOfGuessing } from "./divergence.ts";
 import { defaultEngine, findEngine, type NetworkTrainer } from "./engine.ts";
 import { addStep, bestEpoch, measureEpoch, noSums, trainingEnd } from "./epochs.ts";
 import { buildInferenceModel } from "./inference-graph.ts";
@@ -24,38 +25,84 @@ import { learningRateAt, progressAt } from "./schedules.ts";
 import type { EpochReport, TrainingListeners, TrainingRequest, TrainingResult } from "./training.ts";
 import { checkTrainingData, type TrainingData } from "./training-data.ts";
 import { validate } from "./validation.ts";
-import { copyOf, createWeightAveraging } from "./weight-averaging.ts";
-
-const beginning = { step: 0, sums: noSums };
+import { copyOf, createWeightAveraging, type WeightAveraging } from "./weight-averaging.ts";
 
 /**
  * Trains on the calling thread. `isCancelled` is asked at the start and before every step; a training that it stops throws CANCELLED. Other
- * errors: DATASET_INVALID and CONFIGURATION_INVALID before any work, TRAINING_DIVERGED, ARTIFACT_CORRUPT (checkpoint).
+ * errors: DATASET_INVALID and CONFIGURATION_INVALID before the first step, TRAINING_DIVERGED, ARTIFACT_CORRUPT (checkpoint).
  */
-export async function train(
+export function train(
   request: TrainingRequest,
   listeners: TrainingListeners,
   isCancelled: () => boolean,
 ): Promise<TrainingResult> {
-  const startedMs = performance.now();
+  // In two parts: a checkpoint is as large as the network with its optimiser, and the second part does not hold it.
+  return prepare(request, listeners, isCancelled).then(finish);
+}
+
+type Order = Omit<TrainingRequest, "checkpoint">;
+
+interface Run {
+  readonly request: Order;
+  readonly listeners: TrainingListeners;
+  readonly throwIfCancelled: () => void;
+  readonly images: DataSplit;
+  readonly model: LayersModel;
+  readonly trainer: NetworkTrainer;
+  readonly averaging: WeightAveraging;
+  /** Where it begins: anew, or where the checkpoint was made. */
+  readonly start: Start;
+  /** On the clock of `performance`, earlier by the time that was spent before the checkpoint. */
+  readonly startedMs: number;
+}
+
+interface Start extends Pick<Checkpoint, "epochs" | "step" | "sums"> {
+  readonly best: ReadonlyMap<string, Float32Array>;
+}
+
+async function prepare(
+  { checkpoint: file, ...request }: TrainingRequest,
+  listeners: TrainingListeners,
+  isCancelled: () => boolean,
+): Promise<Run> {
+  const nowMs = performance.now();
   const { network, config, data } = request;
   const throwIfCancelled = (): void => {
     if (isCancelled()) throw new AppError("CANCELLED", "the training was cancelled");
   };
-  checkTrainingData(data, config);
+  const images = checkTrainingData(data, config);
   throwIfCancelled();
-  const checkpoint = request.checkpoint && resume(request, request.checkpoint);
-  const images = splitTrainingData(data, config);
+  const checkpoint = file && resume(request, file);
   const model = buildInitialNetwork(findNetwork(network), { data, images: images.training, seed: config.seed });
-  const trainer = await findEngine(request.engine ?? defaultEngine).createTrainer({
-    model,
-    config,
-    normalization: data,
-    ...(checkpoint && { state: checkpoint.tensors.state }),
-  });
+  let trainer: NetworkTrainer | undefined;
   try {
+    trainer = await findEngine(request.engine ?? defaultEngine).createTrainer({
+      model,
+      config,
+      normalization: data,
+      ...(checkpoint && { state: checkpoint.tensors.state }),
+    });
     if (checkpoint) checkTensors(checkpoint, trainer);
-    const run = { request, listeners, throwIfCancelled, checkpoint, images, model, trainer, startedMs };
+    const averaging = createWeightAveraging(config.weightAveraging, trainer, checkpoint?.tensors.average);
+    const startedMs = nowMs - (checkpoint?.elapsedMs ?? 0);
+    const start = startFrom(checkpoint);
+    return { request, listeners, throwIfCancelled, images, model, trainer, averaging, start, startedMs };
+  } catch (thrown) {
+    await trainer?.release();
+    model.dispose();
+    throw thrown;
+  }
+}
+
+function startFrom(checkpoint: Checkpoint | undefined): Start {
+  if (checkpoint === undefined) return { epochs: [], step: 0, sums: noSums, best: new Map() };
+  const { epochs, step, sums, tensors } = checkpoint;
+  return { epochs, step, sums, best: tensors.best };
+}
+
+async function finish(run: Run): Promise<TrainingResult> {
+  const { request, model, trainer } = run;
+  try {
     const { weights, ...outcome } = await runEpochs(run);
     trainer.writeWeights(weights);
     return await packResult(request, { model, trainer, ...outcome });
@@ -65,40 +112,26 @@ export async function train(
   }
 }
 
-interface Run {
-  readonly request: TrainingRequest;
-  readonly listeners: TrainingListeners;
-  readonly throwIfCancelled: () => void;
-  readonly checkpoint: Checkpoint | undefined;
-  readonly images: DataSplit;
-  readonly model: LayersModel;
-  readonly trainer: NetworkTrainer;
-  /** Of this process's part of the training, on the clock of `performance`. */
-  readonly startedMs: number;
-}
-
 interface Outcome extends Pick<TrainingResult, "epochs" | "end" | "keptEpoch"> {
   /** Those that the model gets. */
   readonly weights: ReadonlyMap<string, Float32Array>;
 }
 
 async function runEpochs(run: Run): Promise<Outcome> {
-  const { request, listeners, throwIfCancelled, checkpoint, images, model, trainer } = run;
+  const { request, listeners, throwIfCancelled, images, model, trainer, averaging, start } = run;
   const { network, config, data } = request;
-  const { batchSize, maxMinutes, checkpointMinutes } = config;
+  const { maxMinutes, checkpointMinutes } = config;
   const { progressMs = 250, checkpointMs = 60_000 * checkpointMinutes } = request.pace ?? {};
-  const stepsPerEpoch = Math.floor(images.training.length / batchSize);
+  const stepsPerEpoch = stepsPerEpochOf(images.training, config);
   const steps = config.epochs * stepsPerEpoch;
   const guessing = lossOfGuessing(planFromLayersModel(model), { data, config, images: images.training });
 
-  // Where the training is: at its beginning, or where the checkpoint was made.
-  const epochs = [...(checkpoint?.epochs ?? [])];
-  let { step, sums } = checkpoint ?? beginning;
-  let best = checkpoint?.tensors.best ?? new Map<string, Float32Array>();
-  const averaging = createWeightAveraging(config.weightAveraging, trainer, checkpoint?.tensors.average);
-  let [savedMs, toldMs, learningRate] = [performance.now(), performance.now(), 0];
+  // Where the training is.
+  const epochs = [...start.epochs];
+  let { step, sums, best } = start;
+  let [savedMs, toldMs, learningRate, lastLoss] = [performance.now(), performance.now(), 0, 0];
 
-  const elapsedMs = () => (checkpoint?.elapsedMs ?? 0) + performance.now() - run.startedMs;
+  const elapsedMs = () => performance.now() - run.startedMs;
   const progressOf = (elapsedMs: number) => progressAt({ step, steps, elapsedMs, maxMinutes });
   const measures = () => {
     const leftMs = maxMinutes === 0 ? Number.POSITIVE_INFINITY : 60_000 * maxMinutes - elapsedMs();
@@ -106,8 +139,9 @@ async function runEpochs(run: Run): Promise<Outcome> {
   };
   const checkHealth = () => {
     const place = { epoch: epochs.length + 1, step: sums.steps };
-    if (sums.steps === stepsPerEpoch)
-      checkConvergence({ meanLoss: sums.loss / sums.steps, guessing, steps: step }, place);
+    const meanLoss = sums.loss / sums.steps;
+    if (sums.steps === stepsPerEpoch) checkConvergence({ meanLoss, guessing: guessing.mean, steps: step }, place);
+    else checkPartOfEpoch({ meanLoss, lastLoss, guessing: guessing.heaviest, steps: sums.steps }, place);
     checkTensorsFinite(trainer.state(), place);
   };
   const save = () => {
@@ -140,6 +174,7 @@ async function runEpochs(run: Run): Promise<Outcome> {
         learningRate = learningRateAt(schedule, { progress, stepShare: 1 / steps, peak: optimizer.learningRate });
         const { loss, correct } = await trainer.step(await loader.next(), { step, learningRate });
         checkLoss(loss, { epoch: epochs.length + 1, step: sums.steps + 1 });
+        lastLoss = loss;
         step++;
         progress = progressOf(elapsedMs());
         averaging.update({ step: step - 1, progress });
@@ -175,7 +210,7 @@ async function runEpochs(run: Run): Promise<Outcome> {
   }
 }
 
-function resume({ network, config, data }: TrainingRequest, bytes: Uint8Array): Checkpoint {
+function resume({ network, config, data }: Order, bytes: Uint8Array): Checkpoint {
   const checkpoint = decodeCheckpoint(bytes);
   checkResumable(checkpoint, { network, config, data: signature(data) });
   return checkpoint;
@@ -186,7 +221,7 @@ function signature({ classes, channels, height, width, labels }: TrainingData): 
 }
 
 async function packResult(
-  { network, config, data }: TrainingRequest,
+  { network, config, data }: Order,
   { model, trainer, ...outcome }: { model: LayersModel; trainer: NetworkTrainer } & Omit<Outcome, "weights">,
 ): Promise<TrainingResult> {
   const { parameterCount, forwardFlopsPerImage } = trainer;

@@ -1,7 +1,7 @@
 /** The images a network is trained on, and the checks before any work is done. */
 import { AppError } from "../errors.ts";
 import type { TrainingConfig } from "./configuration.ts";
-import { splitTrainingData } from "./data-split.ts";
+import { type DataSplit, splitTrainingData } from "./data-split.ts";
 import type { Normalization } from "./preprocessing.ts";
 
 /** A training set in memory. Both arrays lie on a SharedArrayBuffer, so that the training's thread reads them in place. */
@@ -17,12 +17,13 @@ export interface TrainingData extends Normalization {
   readonly labels: Uint16Array;
 }
 
-/** Throws DATASET_INVALID or CONFIGURATION_INVALID for data that cannot be trained on with this configuration. */
-export function checkTrainingData(data: TrainingData, config: TrainingConfig): void {
+/** How the data is split, or DATASET_INVALID or CONFIGURATION_INVALID for data that cannot be trained on with this configuration. */
+export function checkTrainingData(data: TrainingData, config: TrainingConfig): DataSplit {
   const { classes, pixels, labels } = data;
   const problem = shapeProblem(data) ?? labelProblem(classes, labels);
   if (problem !== undefined) throw new AppError("DATASET_INVALID", `the training data cannot be used: ${problem}`);
-  const images = splitTrainingData(data, config).training.length;
+  const split = splitTrainingData(data, config);
+  const images = split.training.length;
   if (config.batchSize > images) {
     const message = `batchSize ${config.batchSize} is more than the ${images} images there are to train on; set a smaller batchSize`;
     throw new AppError("CONFIGURATION_INVALID", message, { details: { key: "batchSize" } });
@@ -31,6 +32,7 @@ export function checkTrainingData(data: TrainingData, config: TrainingConfig): v
   if (!(pixels.buffer instanceof SharedArrayBuffer) || !(labels.buffer instanceof SharedArrayBuffer)) {
     throw new AppError("INTERNAL", "the training data's pixels and labels must lie on a SharedArrayBuffer");
   }
+  return split;
 }
 
 /** Throws CONFIGURATION_INVALID for what does not fit the number of classes or the size of the images. */

@@ -47,6 +47,8 @@ export async function createTrainingSession(
   program: TrainingProgram,
   options: TrainingSessionOptions,
 ): Promise<TrainingSession> {
+  // Alone, because what is returned would otherwise hold the state of the options, which is only read here.
+  const { profilePrefix } = options;
   // Two sets of buffers that change places: a step reads one and writes the other, so no state is ever copied.
   let current = stateTensors(program, options.state);
   let spare = stateTensors(program);
@@ -56,7 +58,7 @@ export async function createTrainingSession(
     enableCpuMemArena: program.batchSize < largeBatch,
     // 3 is errors: warnings would tell of initialisers that constant folding has made superfluous.
     logSeverityLevel: 3,
-    ...(options.profilePrefix && { enableProfiling: true, profileFilePrefix: options.profilePrefix }),
+    ...(profilePrefix && { enableProfiling: true, profileFilePrefix: profilePrefix }),
   });
   const loss = new Tensor("float32", new Float32Array(1), []);
   const correct = new Tensor("float32", new Float32Array(1), []);
@@ -74,7 +76,7 @@ export async function createTrainingSession(
       for (const [name, value] of values) (current.get(name)?.data as Float32Array | undefined)?.set(value);
     },
     async release() {
-      if (options.profilePrefix) session.endProfiling();
+      if (profilePrefix) session.endProfiling();
       await session.release();
     },
   };

@@ -5,7 +5,8 @@ import { train } from "./trainer.ts";
 import type { CheckpointPosition, EpochReport, TrainingProgress, TrainingRequest, TrainingResult } from "./training.ts";
 
 export interface TrainingWorkerData {
-  readonly request: TrainingRequest;
+  /** Without its checkpoint once the training has taken it: what is here stays as long as the thread. */
+  request: TrainingRequest;
   /** One 32-bit word: anything but 0 cancels. Shared memory, because the event loop stands still during a step. */
   readonly cancelled: Int32Array;
 }
@@ -17,21 +18,29 @@ export type TrainingMessage =
   | { readonly kind: "done"; readonly result: TrainingResult }
   | { readonly kind: "failed"; readonly error: ErrorMessage };
 
-const { request, cancelled } = workerData as TrainingWorkerData;
+const data = workerData as TrainingWorkerData;
 
 const send = (message: TrainingMessage, handedOver: ArrayBuffer[] = []): void =>
   parentPort?.postMessage(message, handedOver);
 
+/** The request, which is then held by the training alone. */
+function takeRequest(): TrainingRequest {
+  const { request } = data;
+  const { checkpoint: _, ...rest } = request;
+  data.request = rest;
+  return request;
+}
+
 try {
   const result = await train(
-    request,
+    takeRequest(),
     {
       onEpoch: (report) => send({ kind: "epoch", report }),
       onProgress: (progress) => send({ kind: "progress", progress }),
       // Not copied: it is as large as the network with its optimiser, and this thread has no more use for it.
       onCheckpoint: (checkpoint, position) => send({ kind: "checkpoint", checkpoint, position }, [checkpoint.buffer]),
     },
-    () => Atomics.load(cancelled, 0) !== 0,
+    () => Atomics.load(data.cancelled, 0) !== 0,
   );
   send({ kind: "done", result });
 } catch (thrown) {

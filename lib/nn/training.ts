@@ -99,7 +99,10 @@ export interface TrainingResult {
 }
 
 export interface TrainingJob {
-  /** Settles after every listener call has been made. Rejects with an AppError: CANCELLED, TRAINING_DIVERGED, INTERNAL and others. */
+  /**
+   * Settles after every listener call has been made. Rejects with an AppError: CANCELLED, TRAINING_DIVERGED, DATASET_INVALID (images too small for
+   * the network), CONFIGURATION_INVALID or ARTIFACT_CORRUPT (checkpoint), INTERNAL and others.
+   */
   readonly result: Promise<TrainingResult>;
   /** Makes `result` reject with CANCELLED at once; resolves when the thread has ended, which is after the step it is in. */
   cancel(): Promise<void>;
@@ -107,7 +110,8 @@ export interface TrainingJob {
 
 /**
  * Starts a training. Throws at once, before any work, for a network, engine, configuration or data that cannot be: NETWORK_UNKNOWN,
- * ENGINE_UNAVAILABLE, CONFIGURATION_INVALID, DATASET_INVALID.
+ * ENGINE_UNAVAILABLE, CONFIGURATION_INVALID, DATASET_INVALID. What shows only when the network is built in the thread, images too small for
+ * it or a checkpoint that does not fit, rejects the result.
  */
 export function startTraining(request: TrainingRequest, listeners: TrainingListeners = {}): TrainingJob {
   const engine = request.engine ?? defaultEngine;

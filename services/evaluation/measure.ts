@@ -73,15 +73,31 @@ export function fits(model: ModelManifest, { manifest }: Measured): boolean {
 
 function requireFit(model: ModelManifest, dataset: Measured): void {
   if (fits(model, dataset)) return;
+  const [known, found] = differences(model, dataset);
   throw new AppError(
     "DATASET_INVALID",
-    `the model knows ${describe(model.input, model.classes)}, but data set ${dataset.digest} has ${describe(dataset.manifest.shape, dataset.manifest.classes)}; choose a data set of the same kind`,
+    `the model knows ${known}, but data set ${dataset.digest} has ${found}; choose a data set of the same kind`,
     { details: { dataset: dataset.digest } },
   );
 }
 
-function describe(shape: ModelManifest["input"], classes: readonly string[]): string {
-  return `${shape?.width} x ${shape?.height} images of ${classes.length} classes (${classes.slice(0, 3).join(", ")}, ...)`;
+/** What a model knows and what a data set has, as far as the two are not the same: the images, or else the first class that differs. */
+function differences({ input, classes }: ModelManifest, { manifest }: Measured): readonly [string, string] {
+  const images = [describeImages(input), describeImages(manifest.shape)] as const;
+  if (images[0] !== images[1]) return images;
+  const longer = classes.length < manifest.classes.length ? manifest.classes : classes;
+  const index = longer.findIndex((_, index) => classes[index] !== manifest.classes[index]);
+  return [describeClasses(classes, index), describeClasses(manifest.classes, index)];
+}
+
+function describeImages(shape: ModelManifest["input"]): string {
+  return `images of ${shape?.width} x ${shape?.height} x ${shape?.channels}`;
+}
+
+/** With the class at an index, if there is one. */
+function describeClasses(classes: readonly string[], index: number): string {
+  const name = classes[index];
+  return `${classes.length} classes${name === undefined ? "" : `, of which number ${index + 1} is ${name}`}`;
 }
 
 async function classifyAll(

@@ -64,7 +64,7 @@ export function createTrainingJobs(dependencies: TrainingDependencies): Training
         throw thrown;
       } finally {
         stopListening();
-        leaving = Promise.all([leaving, job.cancel()]);
+        leaving = Promise.all([leaving, job.cancel()]).then(() => undefined);
         epochSpans.dispose();
         recordTrainingEnd(network);
       }

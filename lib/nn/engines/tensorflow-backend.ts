@@ -18,6 +18,7 @@ export interface TensorBackend {
 const latestNapi = 8;
 /** The first major version of Node without `util.isNullOrUndefined` and `util.isArray`, which tfjs-node calls. */
 const firstUnfitNode = 23;
+const fetching = "`npm rebuild @tensorflow/tfjs-node --ignore-scripts=false`, which needs the internet";
 
 /** `@tensorflow/tfjs-node` as a module at `from` finds it, in this version of Node. Nothing of it is loaded before `check` or `load`. */
 export function nativeBackend(from: string = import.meta.url, node: string = process.versions.node): TensorBackend {
@@ -50,14 +51,25 @@ export function checkNode(version: string): void {
 }
 
 function requireAddon(require: NodeJS.Require): unknown {
+  const folder = path.dirname(packageFile(require));
   try {
-    const folder = path.dirname(require.resolve("@tensorflow/tfjs-node/package.json"));
     const napi = Math.min(latestNapi, Number(process.versions.napi));
     return require(path.join(folder, "lib", `napi-v${napi}`, "tfjs_binding.node"));
   } catch (thrown) {
     throw unavailable(
-      "the native library of @tensorflow/tfjs-node is missing or does not load; " +
-        "fetch it with `npm rebuild @tensorflow/tfjs-node --ignore-scripts=false`, which needs the internet",
+      `the native library of @tensorflow/tfjs-node is missing or does not load; fetch it with ${fetching}`,
+      thrown,
+    );
+  }
+}
+
+function packageFile(require: NodeJS.Require): string {
+  try {
+    return require.resolve("@tensorflow/tfjs-node/package.json");
+  } catch (thrown) {
+    throw unavailable(
+      "@tensorflow/tfjs-node is not installed; install it first: `npm install --include=optional`, " +
+        `then fetch its native library with ${fetching}`,
       thrown,
     );
   }

@@ -11,8 +11,8 @@ import {
   windowCount,
 } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
-import { type LayerDefinition, type LayerNode, noFlops, noWeights } from "./definition.ts";
-import { pairOption, readOptions, windowOptions } from "./options.ts";
+import { type LayerDefinition, type LayerNode, noFlops } from "./definition.ts";
+import { pairOption, readOptions, requireChannelsLast, windowOptions } from "./options.ts";
 import { imageSize, windowFromSpec } from "./window.ts";
 
 const options = z.object({ ...windowOptions, poolSize: pairOption });
@@ -43,7 +43,10 @@ export const averagePoolingLayer: LayerDefinition = {
 };
 
 export const globalAveragePoolingLayer: LayerDefinition = {
-  weights: noWeights,
+  weights(node) {
+    requireChannelsLast(node);
+    return [];
+  },
   flops: noFlops,
   infer: ({ graph, inputs: [x] }) => reduce(graph, "ReduceMean", x, [2, 3]),
   train(scope) {

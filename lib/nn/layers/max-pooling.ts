@@ -7,7 +7,7 @@ import type { Graph, Value } from "../onnx/graph.ts";
 import { poolingAttributes, reshape, type Window, windowCount } from "../onnx/operators.ts";
 import { elementCount, fixed } from "../onnx/shape.ts";
 import { type LayerDefinition, type LayerNode, noFlops } from "./definition.ts";
-import { pairOption, readOptions, windowOptions } from "./options.ts";
+import { pairOption, readOptions, requireChannelsLast, windowOptions } from "./options.ts";
 import { imageSize, windowFromSpec } from "./window.ts";
 
 const options = z.object({ ...windowOptions, poolSize: pairOption });
@@ -18,6 +18,7 @@ export const maxPoolingLayer = maxPooling((node) => {
 });
 
 export const globalMaxPoolingLayer = maxPooling((node) => {
+  requireChannelsLast(node);
   const size = imageSize(node.inputShapes[0]);
   return windowFromSpec({ kernel: size, strides: size, padding: "valid", size });
 });

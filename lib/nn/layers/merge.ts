@@ -2,13 +2,16 @@
 import { z } from "zod";
 import type { Graph, Value } from "../onnx/graph.ts";
 import { add, concat, slice } from "../onnx/operators.ts";
-import { fixed } from "../onnx/shape.ts";
+import { fixed, formatShape } from "../onnx/shape.ts";
 import { channelsFirstAxis } from "./channel-order.ts";
-import { type LayerDefinition, type LayerNode, noFlops, noWeights, unsupported } from "./definition.ts";
+import { type LayerDefinition, type LayerNode, noFlops, unsupported } from "./definition.ts";
 import { readOptions } from "./options.ts";
 
 export const addLayer: LayerDefinition = {
-  weights: noWeights,
+  weights(node) {
+    checkAddition(node);
+    return [];
+  },
   flops: noFlops,
   infer: ({ graph, inputs: [first, ...rest] }) => rest.reduce((sum, value) => add(graph, sum, value), first),
   train: (scope) => ({
@@ -16,6 +19,13 @@ export const addLayer: LayerDefinition = {
     backward: (gradient) => ({ inputs: scope.inputs.map(() => gradient) }),
   }),
 };
+
+/** The gradient goes to each input as it is, so none of them may be broadcast. */
+function checkAddition(node: LayerNode): void {
+  const shapes = node.inputShapes.map(formatShape);
+  if (new Set(shapes).size > 1)
+    throw unsupported(node, `adds values of one shape only, not of ${shapes.join(" and ")}`);
+}
 
 const concatenateOptions = z.object({ axis: z.number().int() });
 

@@ -32,8 +32,15 @@ export const windowOptions = {
   dataFormat: z.literal("channelsLast"),
 };
 
+const channelsLast = z.object({ dataFormat: windowOptions.dataFormat.nullish() });
+
 export const pairOption = pair;
 export const absentOption = absent;
+
+/** For layers whose only option is the order of their input's axes. LAYER_UNSUPPORTED for channels first, which would be another network. */
+export function requireChannelsLast(node: LayerNode): void {
+  readOptions(node, channelsLast);
+}
 
 /** The node's configuration by its schema, or LAYER_UNSUPPORTED naming the layer and the option. */
 export function readOptions<T extends z.ZodType>(node: LayerNode, schema: T): z.output<T> {

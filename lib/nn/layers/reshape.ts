@@ -5,11 +5,11 @@
 import { z } from "zod";
 import { toChannelsFirst, toChannelsLast } from "./channel-order.ts";
 import { type LayerDefinition, type LayerNode, noFlops, unsupported } from "./definition.ts";
-import { readOptions } from "./options.ts";
+import { readOptions, requireChannelsLast } from "./options.ts";
 
 const reshapeOptions = z.object({ targetShape: z.array(z.number().int().positive().nullable()) });
 
-export const flattenLayer = reshaping(() => {});
+export const flattenLayer = reshaping(requireChannelsLast);
 
 export const reshapeLayer = reshaping((node) => {
   const { targetShape } = readOptions(node, reshapeOptions);

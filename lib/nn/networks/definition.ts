@@ -26,7 +26,7 @@ export interface NetworkDefinition {
   build(input: NetworkInput): LayersModel;
   /**
    * Sets initial weights that depend on the data, on a model that `build` has made. `images` are some of the training set, normalised, [N, H, W, C].
-   * Default: nothing.
+   * Default: nothing. The tensors that it makes are disposed of after it.
    */
   initialize?(model: LayersModel, images: core.Tensor4D): void;
   /** How it is trained where nothing else is said. */

@@ -164,5 +164,5 @@ function passThrough(layer: Layer): void {
     for (let index = filter; index < values.length; index += filters) values[index] = 0;
     values[(centre * inputs + filter) * filters + filter] = 1;
   }
-  layer.setWeights([core.tensor(values, kernel.shape)]);
+  core.tidy(() => layer.setWeights([core.tensor(values, kernel.shape)]));
 }

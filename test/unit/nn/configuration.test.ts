@@ -46,6 +46,11 @@ const refused: Readonly<Record<string, { overrides: unknown; key: string; messag
     key: "epoch",
     message: /epoch is no option \(it takes epochs, batchSize/,
   },
+  "an unknown key with a name that JavaScript gives a meaning": {
+    overrides: JSON.parse('{"__proto__":{"foo":1}}'),
+    key: "__proto__",
+    message: /__proto__ is no option \(it takes epochs, batchSize/,
+  },
   "an unknown key of the augmentation": {
     overrides: { augmentation: { flip: true } },
     key: "augmentation.flip",

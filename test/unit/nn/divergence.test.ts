@@ -1,8 +1,16 @@
 /** What counts as a training that has gone astray. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { decodeCheckpoint, encodeCheckpoint } from "../../../lib/nn/checkpoint.ts";
 import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
-import { checkConvergence, checkLoss, checkTensorsFinite, lossOfGuessing } from "../../../lib/nn/divergence.ts";
+import {
+  checkConvergence,
+  checkLoss,
+  checkPartOfEpoch,
+  checkTensorsFinite,
+  lossOfGuessing,
+} from "../../../lib/nn/divergence.ts";
+import type { EpochSums } from "../../../lib/nn/epochs.ts";
 import type { NetworkPlan } from "../../../lib/nn/plan.ts";
 import { type EpochReport, startTraining, type TrainingRequest } from "../../../lib/nn/training.ts";
 import type { TrainingData } from "../../../lib/nn/training-data.ts";
@@ -34,6 +42,13 @@ test("more than ten times the loss of guessing is an explosion, but not in a tra
   checkConvergence({ meanLoss: 50, guessing: 2, steps: 9 }, place);
 });
 
+test("a part of an epoch explodes only if it has ten steps and its newest is as bad as all of them", () => {
+  const part = { meanLoss: 20.1, lastLoss: 20.1, guessing: 2, steps: 10 };
+  assert.throws(() => checkPartOfEpoch(part, place), { code, message: /mean loss grew to 20\.1, more than 20\.0/ });
+  for (const changes of [{ steps: 9 }, { meanLoss: 19.9 }, { lastLoss: 19.9 }])
+    checkPartOfEpoch({ ...part, ...changes }, place);
+});
+
 test("the loss of guessing is that of equal probabilities, in the weight of the images, with penalties", () => {
   const { trainable, untrained } = {
     trainable: { trainable: true, weights: [{ l2: 0.5, values: Float32Array.of(1, 2) }, { values: [9] }] },
@@ -44,9 +59,14 @@ test("the loss of guessing is that of equal probabilities, in the weight of the 
   const images = Uint32Array.of(0, 1, 2, 3);
   const guessing = (classWeights: "none" | "balanced" | number[]) =>
     lossOfGuessing(plan, { data, config: { classWeights }, images });
-  assertAllClose([guessing("none")], [Math.log(2) + 2.5], 1e-12, "none");
-  assertAllClose([guessing("balanced")], [Math.log(2) + 2.5], 1e-12, "balanced");
-  assertAllClose([guessing([1, 9])], [3 * Math.log(2) + 2.5], 1e-12, "a list");
+  const assertGuessing = (classWeights: Parameters<typeof guessing>[0], [mean, heaviest]: [number, number]): void => {
+    const expected = [mean, heaviest].map((weight) => weight * Math.log(2) + 2.5);
+    const loss = guessing(classWeights);
+    assertAllClose([loss.mean, loss.heaviest], expected, 1e-12, String(classWeights));
+  };
+  assertGuessing("none", [1, 1]);
+  assertGuessing("balanced", [1, 2]);
+  assertGuessing([1, 9], [3, 9]);
 });
 
 /** Two classes of which the second has few images: a batch without one has a loss far below the mean. */
@@ -64,10 +84,13 @@ function request(changes: object, data: TrainingData): TrainingRequest {
 }
 
 test("rare images that weigh much are no explosion, although some batches have none and others several", async () => {
-  const changes = { epochs: 4, batchSize: 50, classWeights: "balanced" };
-  const everyStep = { checkpointMs: 0 };
-  const { end } = await startTraining({ ...request(changes, imbalancedData(400, 4)), pace: everyStep }).result;
-  assert.equal(end, "completed");
+  const pace = { checkpointMs: 0 };
+  // Eight steps an epoch, and forty.
+  for (const batches of [{ batchSize: 50 }, { batchSize: 10, optimizer: { learningRate: 0.02 } }]) {
+    const changes = { epochs: 4, classWeights: "balanced", ...batches };
+    const { end } = await startTraining({ ...request(changes, imbalancedData(400, 4)), pace }).result;
+    assert.equal(end, "completed");
+  }
 });
 
 test("epochs of a single step are judged once there are enough of them", async () => {
@@ -81,4 +104,46 @@ test("epochs of a single step are judged once there are enough of them", async (
   const job = startTraining(request({ epochs: 100, batchSize: 40, ...exploding }, data), { onEpoch });
   await assert.rejects(job.result, { code, message: /mean loss grew to/ });
   assert.ok(reports.length >= 9, `${reports.length} epochs`);
+});
+
+test("an explosion within an epoch makes no checkpoint", async () => {
+  const exploding = { batchSize: 4, optimizer: { learningRate: 40 }, schedule: { kind: "constant" } };
+  const sums: EpochSums[] = [];
+  const onCheckpoint = (file: Uint8Array): void => void sums.push(decodeCheckpoint(file).sums);
+  const long = { ...request(exploding, blotData({ images: 400 })), pace: { checkpointMs: 0 } };
+  await assert.rejects(startTraining(long, { onCheckpoint }).result, {
+    code,
+    message: /mean loss .* epoch 1, step \d\d;/,
+  });
+  assert.ok(sums.length >= 9);
+  const meanLosses = sums.filter(({ steps }) => steps >= 10).map(({ loss, steps }) => loss / steps);
+  assert.ok(
+    meanLosses.every((loss) => loss <= 10 * Math.log(4)),
+    `${meanLosses}`,
+  );
+});
+
+test("an epoch that time cuts short is judged by its steps, and by its newest", async () => {
+  const files: Uint8Array[] = [];
+  const order = request({ epochs: 1, batchSize: 4, maxMinutes: 1 }, blotData({ images: 80 }));
+  const onCheckpoint = (file: Uint8Array): void => void files.push(file);
+  await startTraining({ ...order, pace: { checkpointMs: 0 } }, { onCheckpoint }).result;
+  const whole = decodeCheckpoint(files[12] ?? assert.fail("a checkpoint was made after every step"));
+  // One step is left: no other begins when the time is over.
+  const goOn = ({ factor, steps }: { factor: number; steps: number }) => {
+    const kernel = whole.tensors.state.get("head/kernel") ?? assert.fail("the network has a head");
+    const state = new Map(whole.tensors.state).set(
+      "head/kernel",
+      kernel.map((value) => value * factor),
+    );
+    const sums = { ...whole.sums, steps, loss: 1000 * steps };
+    const checkpoint = encodeCheckpoint({ ...whole, sums, elapsedMs: 60_000, tensors: { ...whole.tensors, state } });
+    return startTraining({ ...order, checkpoint }).result;
+  };
+  await assert.rejects(goOn({ factor: 1e4, steps: 13 }), { code, message: /mean loss .* in epoch 1, step 14;/ });
+  for (const fine of [
+    { factor: 1, steps: 13 },
+    { factor: 1e4, steps: 8 },
+  ])
+    assert.equal((await goOn(fine)).end, "time budget");
 });

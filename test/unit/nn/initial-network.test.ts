@@ -10,7 +10,7 @@ import type { NetworkDefinition } from "../../../lib/nn/networks/definition.ts";
 import { small } from "../../../lib/nn/networks/small.ts";
 import { speedrun } from "../../../lib/nn/networks/speedrun.ts";
 import { networks } from "../../../lib/nn/networks.ts";
-import type { core } from "../../../lib/nn/tensorflow.ts";
+import { core } from "../../../lib/nn/tensorflow.ts";
 import type { TrainingData } from "../../../lib/nn/training-data.ts";
 import { assertAllClose } from "./layer-harness.ts";
 import { blotData, greyBlotData } from "./training-data.ts";
@@ -58,6 +58,19 @@ test("images of a single pixel are refused like others, before anything looks fo
     () => build(speedrun, blotData({ images: 8, size: 1 })),
     /images of 1x1 are too small .* layer pool1a /,
   );
+});
+
+test("a network's initial weights leave no tensor behind, nor does one whose images cannot be looked at", () => {
+  const data = blotData({ images: 8 });
+  const before = core.memory().numTensors;
+  build(speedrun, data).dispose();
+  assert.equal(core.memory().numTensors, before);
+  const model = small.build({ ...data, classes: 4, seed: 1 });
+  const built = core.memory().numTensors;
+  const initialize = (): void => assert.fail("no patches");
+  assert.throws(() => build({ ...small, build: () => model, initialize }, data), /no patches/);
+  assert.equal(core.memory().numTensors, built);
+  model.dispose();
 });
 
 test("grey images are whitened like colours, and the speedrun trains on them", async () => {

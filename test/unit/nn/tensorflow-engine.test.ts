@@ -147,6 +147,13 @@ test("a missing native library is one sentence that says how to get it", () => {
   }
 });
 
+test("a missing package is to be installed before its native library", () => {
+  assert.throws(() => nativeBackend("/no/such/folder/package.json", "20.19.0").check(), {
+    code: "ENGINE_UNAVAILABLE",
+    message: /is not installed; install it first: `npm install --include=optional`, then .*npm rebuild/,
+  });
+});
+
 test("a Node that tfjs-node does not work with is refused by its version", () => {
   for (const version of ["20.20.2", "22.23.0"]) checkNode(version);
   assert.throws(() => checkNode("23.0.0"), { code: "ENGINE_UNAVAILABLE", message: /Node 23\.0\.0.*use Node 20 or 22/ });

@@ -1,4 +1,4 @@
-/** Trainings that cannot be: each is refused before any work, in words that say what to change. */
+/** Trainings that cannot be: each is refused before its first step, most before any work, in words that say what to change. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ErrorCode } from "../../../lib/errors.ts";

@@ -6,6 +6,7 @@ import { type CheckpointTensors, decodeCheckpoint, encodeCheckpoint } from "../.
 import { createInferenceWorker } from "../../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../../lib/nn/metrics.ts";
 import { predictWithLayersModel } from "../../../lib/nn/parity.ts";
+import { core } from "../../../lib/nn/tensorflow.ts";
 import { train } from "../../../lib/nn/trainer.ts";
 import { type EpochReport, startTraining, type TrainingProgress } from "../../../lib/nn/training.ts";
 import { assertRejects } from "./app-errors.ts";
@@ -82,6 +83,10 @@ test("a checkpoint of another training is refused, and so is a damaged one", asy
   await assertRejects(other.result, "CONFIGURATION_INVALID", /another training: its config/);
   const truncated = startTraining({ ...shortTraining("small", { epochs: 1 }), checkpoint: checkpoint.slice(0, -4) });
   await assertRejects(truncated.result, "ARTIFACT_CORRUPT", /bytes/);
+  const { config, ...rest } = decodeCheckpoint(checkpoint);
+  const older = encodeCheckpoint({ ...rest, config: { ...config, dropped: 1 } as typeof config });
+  const message = /^this is no usable checkpoint: its configuration is of another version; train without it/;
+  assert.throws(() => decodeCheckpoint(older), { code: "ARTIFACT_CORRUPT", message });
 });
 
 test("a checkpoint whose tensors are not those of the network is refused, whichever they are", async () => {
@@ -89,6 +94,7 @@ test("a checkpoint whose tensors are not those of the network is refused, whiche
   const checkpoints: Uint8Array[] = [];
   await startTraining(shortTraining("small", changes), { onCheckpoint: (bytes) => checkpoints.push(bytes) }).result;
   const whole = decodeCheckpoint(checkpoints[0] ?? new Uint8Array());
+  const before = core.memory().numTensors;
   const resume = (tensors: CheckpointTensors) => {
     const checkpoint = encodeCheckpoint({ ...whole, tensors });
     return train({ ...shortTraining("small", changes), checkpoint }, {}, () => false);
@@ -123,6 +129,7 @@ test("a checkpoint whose tensors are not those of the network is refused, whiche
     );
   }
   assert.equal((await resume(whole.tensors)).end, "completed");
+  assert.equal(core.memory().numTensors, before, "no network is left behind");
 });
 
 test("cancelling rejects the result, ends the thread and silences the listeners", async () => {

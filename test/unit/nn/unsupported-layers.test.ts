@@ -36,6 +36,29 @@ const unsupported: Readonly<Record<string, { build: () => LayersModel; message: 
       ),
     message: /layer pool .*option dataFormat/,
   },
+  "a flattening of channels first": {
+    build: () => sequential(tf.layers.flatten({ dataFormat: "channelsFirst", name: "flat" })),
+    message: /layer flat .*option dataFormat/,
+  },
+  "a global average of channels first": {
+    build: () => sequential(tf.layers.globalAveragePooling2d({ dataFormat: "channelsFirst", name: "average" })),
+    message: /layer average .*option dataFormat/,
+  },
+  "a global maximum of channels first": {
+    build: () => sequential(tf.layers.globalMaxPooling2d({ dataFormat: "channelsFirst", name: "maximum" })),
+    message: /layer maximum .*option dataFormat/,
+  },
+  "a sum of unequal shapes": {
+    build() {
+      const image = tf.input({ shape: [4, 4, 2] });
+      const row = tf.layers.averagePooling2d({ poolSize: [4, 1], strides: [4, 1] }).apply(image) as typeof image;
+      const sum = tf.layers.add({ name: "sum" }).apply([image, row]) as typeof image;
+      const flat = tf.layers.flatten().apply(sum) as typeof image;
+      const head = tf.layers.dense({ units: 2, activation: "softmax" }).apply(flat) as typeof image;
+      return tf.model({ inputs: image, outputs: head });
+    },
+    message: /layer sum \(Add\) adds values of one shape only, not of \[2, 4, 4\] and \[2, 1, 4\]/,
+  },
   "a dense layer on images": {
     build: () => sequential(tf.layers.dense({ units: 2, name: "pointwise" }), tf.layers.flatten()),
     message: /layer pointwise .*vectors/,
