@@ -14,10 +14,10 @@ export interface CrowdWatch {
   readonly isCrowded: boolean;
 }
 
-/** Long enough to show whether the wait goes down. */
-const intervalMs = 50;
-/** Of the wait at the beginning of an interval: what is less at its end has gone down. */
-const downTo = 0.95;
+/** Long enough to show whether the wait goes down, and so short that few have come before a crowd is known. */
+const intervalMs = 12;
+/** By which a wait has gone down within an interval that has: that of a burst goes down by some milliseconds, as fast as time goes on at most. */
+const downMs = 1;
 /** A crowd has gone when nobody was refused for so long. */
 const calmMs = 100;
 
@@ -45,7 +45,7 @@ export function createCrowdWatch(nowMs: () => number = () => performance.now()):
       shortestMs = Math.min(shortestMs, waitMs);
       if (now - beganMs < intervalMs) return;
       const standsStill = now - answeredMs > intervalMs;
-      isCrowded = !standsStill && shortestMs > longMs && shortestMs >= downTo * firstMs;
+      isCrowded = !standsStill && shortestMs > longMs && shortestMs >= firstMs - downMs;
       refusedMs = now;
       beganMs = undefined;
     },

@@ -144,6 +144,11 @@ export function followAliases(options: DeploymentOptions): Deployment {
       caughtUp = true;
       void deployLatest().then(ready);
     },
+    // What answers goes on, until the registry that was made anew names another.
+    onRestart: () => {
+      state.log = emptyModelLog(modelName);
+      state.move = undefined;
+    },
     signal,
   });
   return {
