@@ -57,21 +57,40 @@ interface Asked {
   reject(reason: AppError): void;
 }
 
-/** Starts one, without waiting until it has started: it can be asked at once. */
-export function startInferenceThread(): InferenceThread {
+/** No network of ours needs a tenth of it, for the largest batch. */
+const defaultAnswerWithinMs = 60_000;
+
+/**
+ * Starts one, without waiting until it has started: it can be asked at once. One that leaves a request without an answer for `answerWithinMs`
+ * counts as dead, whatever it still does: native code cannot be interrupted.
+ */
+export function startInferenceThread(answerWithinMs = defaultAnswerWithinMs): InferenceThread {
   // Not the process's options: the thread would carry out `--import tsx`, which makes its start three times as expensive.
   const worker = new Worker(new URL("./inference-worker.mjs", import.meta.url), { execArgv: [] });
   let asked: Asked | undefined;
   let death: AppError | undefined;
   let ending = false;
   let error: Error | undefined;
+  const die = (how: string): void => {
+    if (death !== undefined) return;
+    death = new AppError("MODEL_NOT_READY", `the inference thread ${how}; load the model again`, { cause: error });
+    asked?.reject(death);
+    if (!ending) thread.onDeath?.(death);
+  };
+  const giveUp = (): void => {
+    die(`did not answer for ${answerWithinMs} ms`);
+    void worker.terminate();
+  };
 
-  const ask = (request: InferenceRequest, transfer: ArrayBuffer[] = []): Promise<InferenceReply> =>
-    new Promise((resolve, reject) => {
+  const ask = (request: InferenceRequest, transfer: ArrayBuffer[] = []): Promise<InferenceReply> => {
+    const answered = new Promise<InferenceReply>((resolve, reject) => {
       if (death !== undefined) return reject(death);
       asked = { resolve, reject };
       worker.postMessage(request, transfer);
     });
+    const timer = setTimeout(giveUp, answerWithinMs);
+    return answered.finally(() => clearTimeout(timer));
+  };
 
   const thread: InferenceThread = {
     async load({ onnx, intraOpThreads = 0 }) {
@@ -87,6 +106,7 @@ export function startInferenceThread(): InferenceThread {
     },
     async end() {
       ending = true;
+      if (death !== undefined) return;
       worker.postMessage({ kind: "end" } satisfies InferenceRequest);
       await ended;
     },
@@ -105,10 +125,7 @@ export function startInferenceThread(): InferenceThread {
   });
   const ended = new Promise<void>((resolve) => {
     worker.once("exit", (code) => {
-      const how = error === undefined ? `ended with exit code ${code}` : `failed: ${error.message}`;
-      death = new AppError("MODEL_NOT_READY", `the inference thread ${how}; load the model again`, { cause: error });
-      asked?.reject(death);
-      if (!ending) thread.onDeath?.(death);
+      die(error === undefined ? `ended with exit code ${code}` : `failed: ${error.message}`);
       resolve();
     });
   });

@@ -4,6 +4,7 @@ import { type TestContext, test } from "node:test";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { ModelProtoSchema } from "../../../gen/onnx/onnx_pb.ts";
 import { createInferenceThreads, type InferenceWorker } from "../../../lib/nn/inference.ts";
+import { startInferenceThread } from "../../../lib/nn/inference-thread.ts";
 import { buildUntrainedModel } from "../../helpers/served-model.ts";
 import { collectThreads } from "../../helpers/threads.ts";
 
@@ -88,6 +89,16 @@ test("a model that left its thread does not hear of the thread's end", async (t)
   await started[0]?.terminate();
   await model.lost;
   assert.equal(told, false);
+});
+
+test("a thread that does not answer in time counts as dead, whatever it still does", async () => {
+  const thread = startInferenceThread(1);
+  const deaths: string[] = [];
+  thread.onDeath = ({ code }) => deaths.push(code);
+  await assert.rejects(thread.load({ onnx: first }), { code: "MODEL_NOT_READY", message: /did not answer for 1 ms/ });
+  await assert.rejects(thread.unload(), { code: "MODEL_NOT_READY" });
+  assert.deepEqual(deaths, ["MODEL_NOT_READY"]);
+  await thread.end();
 });
 
 test("a thread that dies while it waits for a model is replaced", async (t) => {
