@@ -113,6 +113,13 @@ function sharedSettings(service: ServiceName) {
       .min(0)
       .default(10_000)
       .describe("the milliseconds that work under way may take to end when the service stops"),
+    maxConnectionAgeMs: z.coerce
+      .number()
+      .int()
+      .min(0)
+      .max(24 * 60 * 60 * 1_000)
+      .default(0)
+      .describe("milliseconds after which HTTP/2 clients are asked to connect anew, 0 to 86400000; 0 for never"),
     engine: z
       .enum(["onnxruntime", "tensorflow"])
       .default("onnxruntime")

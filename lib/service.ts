@@ -192,13 +192,14 @@ async function serve(
 ): Promise<void> {
   const { health } = readiness;
   const { routes: services, fallback } = parts;
-  const { corsOrigins } = config;
+  const { corsOrigins, maxConnectionAgeMs } = config;
   const { metricsText } = telemetry;
   const tlsFiles = tlsFilesOf(config);
   const tls = tlsFiles && (await readTlsIdentity(tlsFiles));
   const optional = { ...(fallback && { fallback }), ...(tls && { tls }) };
   const accessTokens = config.accessToken?.split(",") ?? [];
-  const server = createRpcServer({ services, health, logger, corsOrigins, accessTokens, metricsText, ...optional });
+  const about = { corsOrigins, accessTokens, metricsText, limits: { maxConnectionAgeMs } };
+  const server = createRpcServer({ services, health, logger, ...about, ...optional });
   const stopObserving = observeMetrics(["millrace.service.serving"], ({ observe }) =>
     observe("millrace.service.serving", health.serving ? 1 : 0, {}),
   );

@@ -78,6 +78,7 @@ const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
       maxSessionMemoryMb: 100,
       windowBytes: 256 * 1024,
       openingTimeoutMs: 10_000,
+      maxConnectionAgeMs: 0,
     };
     const port = createPort({ takeStream: () => false, answer }, limits);
     return `${host}:${(await port.listen(host, 0)).port}`;

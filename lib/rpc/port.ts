@@ -1,5 +1,6 @@
 import { createServer as createHttp1Server, type Server as Http1Server } from "node:http";
 import {
+  constants,
   createServer as createHttp2Server,
   type Http2Server,
   type IncomingHttpHeaders,
@@ -17,6 +18,10 @@ const keepAliveMs = 60_000;
 const idleSweepMs = 50;
 /** Frees the sockets of peers that vanished without a word. */
 const tcpKeepAliveMs = 60_000;
+/** In which requests still arrive that a peer sent before it heard that it shall leave. */
+const leaveMs = 1_000;
+/** The highest number of a stream, which says that none is too late yet (RFC 9113, section 6.8). */
+const anyStream = 2 ** 31 - 1;
 
 /** A request handler for both HTTP servers, as the Connect adapter defines it. */
 export type HttpHandler = ReturnType<typeof connectNodeAdapter>;
@@ -41,6 +46,11 @@ export interface PortLimits {
   readonly windowBytes: number;
   /** A connection that does not show within this time which HTTP it speaks is closed. */
   readonly openingTimeoutMs: number;
+  /**
+   * After which an HTTP/2 peer is asked to connect anew, more or less by a tenth, so that not all do at once; what is under way may end. Clients of
+   * gRPC keep a connection for as long as it lasts, and would never find a process that was started after it. 0 for never.
+   */
+  readonly maxConnectionAgeMs: number;
 }
 
 /** What a server shows and asks for over TLS, in PEM. */
@@ -82,7 +92,7 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
   http2.on("stream", (stream, headers, ...rest) => {
     if (!takeStream(stream, headers)) serveHttp2(stream, headers, ...rest);
   });
-  const sessions = trackSessions(http2, limits.windowBytes);
+  const sessions = trackSessions(http2, limits);
   const handshakeTimeout = limits.openingTimeoutMs;
   const secure = tls && createTlsServer({ ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout, ...secureContext(tls) });
   // Over TLS nobody listens through the HTTP/1 server, but this is when it begins to watch over slow and idle connections.
@@ -156,17 +166,28 @@ function takeListeners(server: Server, event: "connection" | "stream"): (...deta
   };
 }
 
-function trackSessions(server: Http2Server, windowBytes: number): ReadonlySet<ServerHttp2Session> {
+function trackSessions(server: Http2Server, limits: PortLimits): ReadonlySet<ServerHttp2Session> {
   const sessions = new Set<ServerHttp2Session>();
   server.on("session", (session) => {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
-    session.setLocalWindowSize(windowBytes);
+    session.setLocalWindowSize(limits.windowBytes);
+    if (limits.maxConnectionAgeMs > 0) limitAge(session, limits.maxConnectionAgeMs);
   });
   server.on("sessionError", () => {
     // A peer that breaks the protocol or the connection: Node closes the session, and there is nobody to tell.
   });
   return sessions;
+}
+
+function limitAge(session: ServerHttp2Session, maxAgeMs: number): void {
+  const ageMs = maxAgeMs * (0.9 + 0.2 * Math.random());
+  let timer = setTimeout(() => {
+    // First only asked to leave, for what is already on its way would be lost.
+    session.goaway(constants.NGHTTP2_NO_ERROR, anyStream);
+    timer = setTimeout(() => session.close(), leaveMs);
+  }, ageMs);
+  session.once("close", () => clearTimeout(timer));
 }
 
 function listen(server: Http1Server | TlsServer, host: string, port: number): Promise<AddressInfo> {

@@ -48,6 +48,7 @@ const defaultLimits: RpcLimits = {
   maxSessionMemoryMb: 100,
   windowBytes: 256 * 1024,
   openingTimeoutMs: 10_000,
+  maxConnectionAgeMs: 0,
 };
 
 /** A service and what implements it. Made by {@link rpcService}. */
