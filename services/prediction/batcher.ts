@@ -49,7 +49,7 @@ export interface Batched<Output> {
   readonly batchSize: number;
 }
 
-/** Places in the queue, held until items take them or this is disposed of. */
+/** Places in the queue, held until items take them or this is disposed of. Items of several that still wait then leave the queue, and reject. */
 export interface Places<Input, Output> extends Disposable {
   /**
    * Puts an item into the queue. It is prepared when its turn is near, and run in some batch. Rejects with what `prepare` throws, or `run` for
@@ -71,13 +71,27 @@ export interface Batcher<Input, Output> {
 
 interface Item<Input, Output> extends Queueable {
   readonly prepare: Prepare<Input>;
-  readonly signal: AbortSignal | undefined;
   readonly cameMs: number;
+  /** Nobody waits for it any more. */
+  hasLeft: boolean;
   /** Undefined until it is prepared. */
   prepared?: { readonly input: Input; readonly tookMs: number; readonly atMs: number };
   resolve(result: Batched<Output>): void;
   reject(reason: unknown): void;
 }
+
+/** How an item enters the queue. */
+interface Entrance {
+  readonly signal: AbortSignal | undefined;
+  readonly priority: Priority;
+  /** 0 for one that is patient. */
+  readonly weight: number;
+  /** How those leave that came with it, and it itself. */
+  readonly together: ((reason: unknown) => void)[] | undefined;
+}
+
+/** Nobody reads it: whoever waited has had an answer, or an error of another item. */
+const requestOver = new AppError("CANCELLED", "the request of this item is over");
 
 export function createBatcher<Input, Output>(options: BatcherOptions<Input, Output>): Batcher<Input, Output> {
   const { maxPreparing = 8 } = options;
@@ -98,23 +112,26 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
 
   async function enqueue(
     prepare: Prepare<Input>,
-    { signal, priority, weight }: Pick<Item<Input, Output>, "signal" | "priority"> & { readonly weight: number },
+    { signal, priority, weight, together }: Entrance,
   ): Promise<Batched<Output>> {
     signal?.throwIfAborted();
     impatient += weight;
     let stopListening = () => {};
     const answered = new Promise<Batched<Output>>((resolve, reject) => {
-      const item: Item<Input, Output> = { prepare, priority, signal, cameMs: performance.now(), resolve, reject };
-      const leave = () => {
+      const cameMs = performance.now();
+      const item: Item<Input, Output> = { prepare, priority, cameMs, hasLeft: false, resolve, reject };
+      const leave = (reason: unknown) => {
+        item.hasLeft = true;
         waiting.delete(item);
         ready.delete(item);
-        reject(signal?.reason);
+        reject(reason);
       };
       if (signal !== undefined) {
         // The images of a stream share a signal, and each listens: that is no leak.
         setMaxListeners(0, signal);
-        stopListening = onAbort(signal, leave);
+        stopListening = onAbort(signal, () => leave(signal.reason));
       }
+      together?.push(leave);
       waiting.add(item);
     });
     advance();
@@ -145,7 +162,7 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     const succeed = (input: Input): void => {
       const atMs = performance.now();
       item.prepared = { input, tookMs: atMs - startedMs, atMs };
-      if (!item.signal?.aborted) ready.add(item);
+      if (!item.hasLeft) ready.add(item);
     };
     try {
       const prepared = item.prepare();
@@ -209,7 +226,7 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     } catch (error) {
       if (batch.length === 1) batch[0]?.reject(error);
       // One item may have spoilt it for all: each that is still wanted gets its own run, and its own error.
-      else for (const item of batch) if (!item.signal?.aborted) await runBatch([item]);
+      else for (const item of batch) if (!item.hasLeft) await runBatch([item]);
     }
   }
 
@@ -227,6 +244,8 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     if (all === 0) times.noteBegin();
     admission.check({ count, timeoutMs, isPatient }, crowd, settings);
     let unused = count;
+    // One alone is over when its request is.
+    const together: Entrance["together"] = count > 1 ? [] : undefined;
     const weight = isPatient ? 0 : 1;
     held += count;
     impatient += weight * count;
@@ -239,9 +258,12 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
       submit(prepare) {
         if (unused === 0) throw new AppError("INTERNAL", `more items were submitted than the ${count} admitted`);
         letGo(1);
-        return enqueue(prepare, { signal: admitOptions.signal, priority, weight });
+        return enqueue(prepare, { signal: admitOptions.signal, priority, weight, together });
       },
-      [Symbol.dispose]: () => letGo(unused),
+      [Symbol.dispose]() {
+        letGo(unused);
+        for (const leave of together ?? []) leave(requestOver);
+      },
     };
   }
 

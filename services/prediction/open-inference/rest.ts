@@ -68,8 +68,8 @@ export function createOpenInferenceRest({
     const { signal } = ending;
     void answer(request, { inference, logger, bodyTimeoutMs, signal }).then((reply) => {
       if (response.headersSent || response.destroyed) return;
+      if (!request.complete) hangUpAfter(response);
       send(response, reply);
-      if (!request.complete) response.once("finish", () => hangUp(response));
     });
   };
 }
@@ -82,9 +82,13 @@ function isForeign({ method, headers }: HttpRequest, allowed: readonly string[])
 }
 
 /** Nobody reads what may still come of the request. */
-function hangUp(response: HttpResponse): void {
-  if ("stream" in response) response.stream.close();
-  else response.socket?.destroy();
+function hangUpAfter(response: HttpResponse): void {
+  // Taken now: a response that is finished has no socket any more.
+  const { socket } = response;
+  response.once("finish", () => {
+    if ("stream" in response) response.stream.close();
+    else socket?.destroy();
+  });
 }
 
 interface Answering extends Required<Pick<OpenInferenceRestOptions, "inference" | "logger" | "bodyTimeoutMs">> {

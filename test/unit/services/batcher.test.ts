@@ -119,6 +119,23 @@ test("an item whose signal aborts leaves the queue, and makes room", async () =>
   assert.deepEqual([await first, await third, batches], [2, 6, [[1], [3]]]);
 });
 
+test("items of a request that is over leave the queue, whether they wait or are prepared", async () => {
+  const { batcher, batches, letGo } = gatedBatcher();
+  const running = outputOf(batcher, 0);
+  let prepared = (_input: number): void => {};
+  const slow = new Promise<number>((resolve) => (prepared = resolve));
+  const places = batcher.admit({ count: 3 });
+  const items = [() => slow, () => 2, () => 3].map((prepare) => codeOf(places.submit(prepare)));
+  const other = outputOf(batcher, 9);
+  places[Symbol.dispose]();
+  assert.deepEqual(await Promise.all(items), ["CANCELLED", "CANCELLED", "CANCELLED"]);
+  prepared(1);
+  for (let run = 0; run < 2; run++) await letGo();
+  assert.deepEqual([await running, await other], [0, 18]);
+  assert.deepEqual(batches, [[0], [9]]);
+  assert.equal(batcher.queueLength, 0);
+});
+
 test("an item whose time is over while it is being run is answered then, not when the run ends", async () => {
   const { batcher, letGo } = gatedBatcher();
   const leave = new AbortController();
