@@ -1,9 +1,10 @@
-/** What a run hears of the deployment of its model. */
+/** What others hear of deployments: a run of that of its model, and whoever watches a model of versions that could not be loaded. */
 import { context } from "@opentelemetry/api";
 import {
   type ModelDeployed,
   ModelDeployedSchema,
   type ModelDeploymentFailed,
+  type PredictionLoadFailed,
 } from "../../gen/millrace/v1/events_pb.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
@@ -12,15 +13,17 @@ import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { AppError } from "../../lib/errors.ts";
 import { createWorkQueue } from "./work-queue.ts";
 
-/**
- * Tells a run, once, that its model is live or could not be. `move` is the change of the champion that is deployed; one that a person made
- * belongs to no run, and counts as told.
- */
+/** Everything is told once, in the background: a broker that is away delays no deployment. */
 export interface Announcements {
-  /** Whether the run has heard that the model is live, from this instance or another. Waits for a broker that is away. */
+  /**
+   * Whether the run that made a change of the champion has heard that the model is live, from this instance or another. A change that a person
+   * made belongs to no run, and counts as told. Waits for a broker that is away.
+   */
   deploymentTold(move: ReceivedEvent): Promise<boolean>;
-  /** Tells the run in the active trace, unless it has heard: in the background, since a broker that is away delays no deployment. */
+  /** Tells that run, in the active trace, unless it has heard. */
   tell(move: ReceivedEvent, event: ModelDeployed | ModelDeploymentFailed): void;
+  /** Tells that the version an alias was moved to cannot answer. `runId` is the run that trained it. */
+  tellLoadFailed(move: ReceivedEvent, event: PredictionLoadFailed, runId: string): void;
   /** Resolves when all is told, or given up because the signal aborted. */
   settled(): Promise<void>;
 }
@@ -29,6 +32,8 @@ export function createAnnouncements(bus: Bus, signal: AbortSignal): Announcement
   const queue = createWorkQueue("deployment.untold", bus.logger, signal);
   /** Id of the last change that was told of, by the event that told it. */
   const told = new Map<string, string>();
+  /** Id of the last change whose version could not be loaded, by alias. */
+  const toldFailed = new Map<string, string>();
   return {
     deploymentTold: async (move) => {
       const known = told.get(ModelDeployedSchema.typeName) === move.id || (await isDeployed(bus, move, signal));
@@ -41,6 +46,13 @@ export function createAnnouncements(bus: Bus, signal: AbortSignal): Announcement
       told.set(event.$typeName, id);
       const publish = () => bus.publish(event, { runId, cause: move, patient: true, signal });
       void queue.add(context.bind(context.active(), async () => void (await publish())));
+    },
+    tellLoadFailed: (move, event, runId) => {
+      const { alias, modelName, instanceId } = event;
+      if (toldFailed.get(alias) === move.id) return;
+      toldFailed.set(alias, move.id);
+      const options = { runId, modelName, cause: move, key: instanceId, patient: true, signal };
+      void queue.add(async () => void (await bus.publish(event, options)));
     },
     settled: () => queue.settled(),
   };

@@ -1,7 +1,11 @@
 /** Putting versions into service, and taking them out: what answers becomes what the registry's aliases say. */
 import { create } from "@bufbuild/protobuf";
 import { type Span, trace } from "@opentelemetry/api";
-import { ModelDeployedSchema, ModelDeploymentFailedSchema } from "../../gen/millrace/v1/events_pb.ts";
+import {
+  ModelDeployedSchema,
+  ModelDeploymentFailedSchema,
+  PredictionLoadFailedSchema,
+} from "../../gen/millrace/v1/events_pb.ts";
 import type { ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import type { ReceivedEvent } from "../../lib/bus/cloud-event.ts";
@@ -16,14 +20,17 @@ import type { HeldModel, ModelCache } from "./model-cache.ts";
 /** Those whose versions are in memory all the time. The champion first: the others are worth little without it. */
 export const servedAliases = [championAlias, canaryAlias, shadowAlias] as const;
 
-/** A store or a broker that is away for a moment must not cost a deployment. */
+/**
+ * A store or a broker that is away for a moment must not cost a champion its deployment. Those beside it are tried again later, with all that
+ * is missing: nothing waits behind them.
+ */
 const loadRetryPausesMs = [500, 2_000, 8_000];
 
 /** What is known and what is live. */
 export interface DeploymentState {
   log: ModelLog;
-  /** The change that made the champion what it is. */
-  move: ReceivedEvent | undefined;
+  /** By alias, the change that made it what it is. */
+  readonly moves: Map<string, ReceivedEvent>;
   /** By alias. */
   readonly live: Map<string, HeldModel>;
 }
@@ -48,12 +55,18 @@ export async function deployAliases(deploying: Deploying): Promise<boolean> {
   let isComplete = true;
   for (const alias of servedAliases) {
     const version = wanted(state, alias);
-    if (version !== undefined && isLive(state, alias, version)) continue;
+    if (version === undefined) {
+      if (alias !== championAlias) withdraw(deploying, alias);
+      continue;
+    }
+    if (isLive(state, alias, version)) continue;
     const deploy = alias === championAlias ? deployChampion : goLive;
-    const error = version && (await deploy(deploying, alias, version));
-    if (error?.retryable) isComplete = false;
+    const error = await deploy(deploying, alias, version);
+    if (error === undefined) continue;
+    tellLoadFailed(deploying, alias, version, error);
+    if (error.retryable) isComplete = false;
     // One beside the champion that cannot be loaded leaves its share to it. A champion stays until another one is live.
-    if (alias !== championAlias && (version === undefined || error !== undefined)) withdraw(deploying, alias);
+    if (alias !== championAlias) withdraw(deploying, alias);
   }
   return isComplete && (wanted(state, championAlias) === undefined || state.live.has(championAlias));
 }
@@ -65,7 +78,7 @@ async function deployChampion(
   champion: ModelVersion,
 ): Promise<AppError | undefined> {
   const { instanceId, state, announcements, signal } = deploying;
-  const { move } = state;
+  const move = state.moves.get(alias);
   if (move === undefined) return undefined;
   const attributes = {
     "millrace.model.name": champion.name,
@@ -94,6 +107,18 @@ async function deployChampion(
     );
     return error;
   });
+}
+
+function tellLoadFailed(
+  { state, announcements, instanceId, signal }: Deploying,
+  alias: string,
+  { name, version, lineage }: ModelVersion,
+  { code, message }: AppError,
+): void {
+  const move = state.moves.get(alias);
+  if (move === undefined || signal.aborted) return;
+  const event = create(PredictionLoadFailedSchema, { modelName: name, version, alias, instanceId, code, message });
+  announcements.tellLoadFailed(move, event, lineage?.runId ?? "");
 }
 
 function withdraw({ state, bus }: Deploying, alias: string): void {
@@ -128,7 +153,8 @@ export async function goLive(
   const logger = bus.logger.child({ model: version.name, version: version.version, alias });
   const name = versionName(version);
   try {
-    const next = await withRetries(loadRetryPausesMs, signal, async () => models.hold(version, { always: true }));
+    const pausesMs = alias === championAlias ? loadRetryPausesMs : [];
+    const next = await withRetries(pausesMs, signal, async () => models.hold(version, { always: true }));
     next.model.firstAnswerParent = span?.spanContext();
     const previous = state.live.get(alias);
     state.live.set(alias, next);

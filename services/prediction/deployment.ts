@@ -66,7 +66,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
   const changes = createChanges();
   const state: DeploymentState = {
     log: emptyModelLog(modelName),
-    move: undefined,
+    moves: new Map(),
     live: new Map(),
   };
   let { batching } = options;
@@ -124,7 +124,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
       state.log = applyChange(state.log, event);
       changes.notify();
       const alias = movedAlias(event);
-      if (alias === championAlias) state.move = event;
+      if (alias !== undefined) state.moves.set(alias, event);
       if (caughtUp && servedAliases.some((served) => served === alias)) void deployLatest();
     },
     onCaughtUp: () => {
@@ -134,7 +134,7 @@ export function followAliases(options: DeploymentOptions): Deployment {
     // What answers goes on, until the registry that was made anew names another.
     onRestart: () => {
       state.log = emptyModelLog(modelName);
-      state.move = undefined;
+      state.moves.clear();
       changes.notify();
     },
     signal,

@@ -3,13 +3,15 @@ import assert from "node:assert/strict";
 import { cp } from "node:fs/promises";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
+import type { PredictionLoadFailed } from "../../gen/millrace/v1/events_pb.ts";
 import { LineageSchema, type ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { openFolderStore } from "../../lib/artifacts/folder-store.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
+import { predictionStream, predictionSubject } from "../../lib/bus/subjects.ts";
 import { type ChangeOrigin, createRegistry, type Registry } from "../../lib/registry/registry.ts";
 import { type DeploymentOptions, followAliases } from "../../services/prediction/deployment.ts";
-import { eventually, openTestBus } from "../helpers/bus.ts";
+import { eventually, openTestBus, storedEvents } from "../helpers/bus.ts";
 import { startNats } from "../helpers/nats-server.ts";
 import { storeModel } from "../helpers/served-model.ts";
 import { tempFolder } from "../helpers/temp-folder.ts";
@@ -119,7 +121,7 @@ test("canary and shadow come, change and go with their aliases, and a canary tha
   await becomes({ champion: 1, canary: undefined });
 });
 
-test("a version that cannot be loaded leaves the champion and takes no share as canary", async (t) => {
+test("a version that cannot be loaded leaves the champion, takes no share as canary, and is told of once for each move", async (t) => {
   const nats = await startNats(t);
   await using bus = await openTestBus(nats);
   await using artifacts = await openFolderStore(await tempFolder(t));
@@ -137,6 +139,14 @@ test("a version that cannot be loaded leaves the champion and takes no share as 
   await eventually("it was tried", () => deployment.models.state(broken).kind === "failed");
   await move("champion", 2);
   await eventually("the registry's log has come", () => deployment.log.aliases.get("champion") === 2);
+  const told = await eventually("both moves are told of", async () => {
+    const events = await storedEvents(bus, predictionSubject("test", "prediction.load_failed"), predictionStream);
+    return events.length >= 2 && events.map(({ message }) => message as PredictionLoadFailed);
+  });
+  assert.deepEqual(
+    told.map(({ alias, version, instanceId, code }) => ({ alias, version, instanceId, code })),
+    ["canary", "champion"].map((alias) => ({ alias, version: 2, instanceId: "i1", code: "ARTIFACT_NOT_FOUND" })),
+  );
   assert.equal(deployment.live("champion")?.version.version, 1);
   assert.equal(deployment.live("canary"), undefined);
 });
@@ -159,4 +169,6 @@ test("a champion that cannot be loaded is tried until it can, and health says so
   const model = await eventually("the model is live", () => deployment.live("champion"));
   assert.equal((await model.classify(pixels)).output.probabilities.length, 3);
   assert.equal(serving.at(-1), true);
+  const told = await storedEvents(bus, predictionSubject("test", "prediction.load_failed"), predictionStream);
+  assert.equal(told.length, 1, "once, however often it was tried");
 });
