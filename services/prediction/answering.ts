@@ -2,7 +2,7 @@
 import { context, type Link, type SpanContext, TraceFlags, trace } from "@opentelemetry/api";
 import type { ModelManifest, ModelVersion } from "../../gen/millrace/v1/model_pb.ts";
 import { AppError } from "../../lib/errors.ts";
-import { decodeImage } from "../../lib/images/decode-image.ts";
+import { createImageDecoder } from "../../lib/images/decode-image.ts";
 import { memoize } from "../../lib/memoize.ts";
 import { canaryAlias, championAlias, requireVersion, type VersionSelector } from "../../lib/registry/model-log.ts";
 import { recordDecoding } from "../../lib/telemetry/serving-metrics.ts";
@@ -158,6 +158,9 @@ export interface ImagePlace {
   /** Which image it is, where the field alone does not say. */
   readonly name?: string;
 }
+
+/** For what strangers send: no more pixels than take about a second, which is room for a camera's usual 24 megapixels. */
+const decodeImage = createImageDecoder({ maxPixels: 25_000_000, takesSvg: false });
 
 /** Decodes an image to the pixels that a model takes, uint8 [C, H, W]. The error of one that cannot be decoded says where it is. */
 export function decodeFor(

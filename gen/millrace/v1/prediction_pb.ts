@@ -32,8 +32,8 @@ export type PredictRequest = Message<"millrace.v1.PredictRequest"> & {
    */
   input: {
     /**
-     * An encoded image in any common format: JPEG, PNG, WebP, AVIF, GIF, TIFF, SVG. The request as a whole is at most
-     * 8 MiB.
+     * An encoded image in a common format: JPEG, PNG, WebP, AVIF, GIF or TIFF, of at most 25 megapixels. The request as a
+     * whole is at most 8 MiB.
      *
      * @generated from field: bytes image = 1;
      */
