@@ -103,3 +103,29 @@ export function createAdmission(): Admission {
     noteAnswers: () => watch.noteAnswer(),
   };
 }
+
+/** How many bytes those who wait may have together. Their number alone does not bound the memory: an image may have 800 bytes or 8 MiB. */
+export interface ByteBudget {
+  /** Holds so many until disposed of. Throws QUEUE_FULL if there are too many then; where none are held it never does. */
+  hold(bytes: number): Disposable;
+}
+
+export function createByteBudget(maxBytes: number): ByteBudget {
+  let held = 0;
+  let refusal: AppError | undefined;
+  return {
+    hold(bytes) {
+      if (held > 0 && held + bytes > maxBytes) {
+        const reason = `the images that wait may have at most ${maxBytes} bytes together, and have too many`;
+        refusal ??= new AppError("QUEUE_FULL", `${reason}; send this request again later`);
+        throw refusal;
+      }
+      held += bytes;
+      return {
+        [Symbol.dispose]() {
+          held -= bytes;
+        },
+      };
+    },
+  };
+}

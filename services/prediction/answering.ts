@@ -7,7 +7,7 @@ import { memoize } from "../../lib/memoize.ts";
 import { canaryAlias, championAlias, requireVersion, type VersionSelector } from "../../lib/registry/model-log.ts";
 import { recordDecoding } from "../../lib/telemetry/serving-metrics.ts";
 import { type SpanSettings, withSpan } from "../../lib/telemetry/spans.ts";
-import type { AdmitOptions } from "./admission.ts";
+import type { AdmitOptions, ByteBudget } from "./admission.ts";
 import type { AnswerLog } from "./answer-log.ts";
 import type { Batched, Places, Prepare } from "./batcher.ts";
 import type { Deployment } from "./deployment.ts";
@@ -20,6 +20,8 @@ import { mirror } from "./shadow.ts";
 export interface AnsweringDependencies {
   readonly deployment: Pick<Deployment, "log" | "live" | "models" | "batching">;
   readonly answers: AnswerLog;
+  /** What requests may hold of memory until they are answered, whichever version answers. */
+  readonly waitingBytes: ByteBudget;
 }
 
 /** Which version shall answer. */
@@ -31,7 +33,10 @@ export interface ModelChoice {
 }
 
 /** Which version shall answer, how many images, and how soon. */
-export interface ModelRequest extends ModelChoice, AdmitOptions {}
+export interface ModelRequest extends ModelChoice, AdmitOptions {
+  /** Of all images of the request. Default 0. */
+  readonly sizeBytes?: number;
+}
 
 /** Who waits for an answer, such as a handler's context. */
 export interface Caller {
@@ -41,7 +46,9 @@ export interface Caller {
   timeoutMs?(): number | undefined;
 }
 
-export interface CallRequestOptions extends ModelChoice, Pick<AdmitOptions, "priority" | "count" | "isPatient"> {}
+export interface CallRequestOptions
+  extends ModelChoice,
+    Pick<ModelRequest, "priority" | "count" | "isPatient" | "sizeBytes"> {}
 
 /** The request of a caller, who is asked for a signal when the request is admitted, no sooner: see {@link AdmitOptions.signal}. */
 export class CallRequest implements ModelRequest {
@@ -50,16 +57,18 @@ export class CallRequest implements ModelRequest {
   readonly priority: Priority;
   readonly count: number;
   readonly isPatient: boolean;
+  readonly sizeBytes: number;
   readonly timeoutMs: number;
   readonly #caller: Caller;
 
   constructor(caller: Caller, options: CallRequestOptions) {
-    const { selector, routingKey = "", priority = "normal", count = 1, isPatient = false } = options;
+    const { selector, routingKey = "", priority = "normal", count = 1, isPatient = false, sizeBytes = 0 } = options;
     this.selector = selector;
     this.routingKey = routingKey;
     this.priority = priority;
     this.count = count;
     this.isPatient = isPatient;
+    this.sizeBytes = sizeBytes;
     this.timeoutMs = caller.timeoutMs?.() ?? Number.POSITIVE_INFINITY;
     this.#caller = caller;
   }
@@ -84,13 +93,15 @@ export interface AnsweringModel {
 
 /**
  * Answers with the version that is chosen, which stays in memory until it has answered; it is loaded if need be. MODEL_NOT_READY before the
- * first champion, MODEL_NOT_FOUND for a version that does not exist, QUEUE_FULL if the images would wait for too long.
+ * first champion, MODEL_NOT_FOUND for a version that does not exist, QUEUE_FULL if the images would wait for too long or too many bytes wait.
  */
 export async function withModel<T>(
   dependencies: AnsweringDependencies,
   request: ModelRequest,
   answerWith: (model: AnsweringModel) => Promise<T>,
 ): Promise<T> {
+  // Also while a version is loaded, before which nobody has a place.
+  using _bytes = dependencies.waitingBytes.hold(request.sizeBytes ?? 0);
   using held = await choose(dependencies, request);
   const { model } = held;
   // Before anything else: a refusal has to cost next to nothing, or refusing is what the server is busy with.

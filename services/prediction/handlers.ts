@@ -23,7 +23,7 @@ import {
 } from "../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { answerInOrder } from "../../lib/rpc/answer-in-order.ts";
+import { type Ahead, answerInOrder } from "../../lib/rpc/answer-in-order.ts";
 import { statusFromError } from "../../lib/rpc/server-errors.ts";
 import {
   type AnsweringDependencies,
@@ -67,8 +67,12 @@ export interface Prediction {
   updateBatching(changes: UpdateBatchingRequest): UpdateBatchingResponse;
 }
 
-/** Images of one stream that are worked on at a time; further ones are not read meanwhile. */
-const streamAhead = 64;
+/** What is worked on of one stream at a time: images, and their bytes. Further ones are not read meanwhile. */
+const streamAhead: Ahead<PredictStreamRequest> = {
+  count: 64,
+  size: 32 * 1024 ** 2,
+  sizeOf: ({ request }) => sizeOf(request?.input),
+};
 
 export function createPrediction(dependencies: PredictionDependencies): Prediction {
   const { deployment, fetchImage, shareBatching, logger } = dependencies;
@@ -87,21 +91,23 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   const answer = (request: PredictRequest, caller: Caller, options?: CallOptions) => {
     const { input } = request;
     if (input.case !== "imageUrl") {
-      return answerTo(request, { ...input, field: "image" }, callRequest(request, caller, options));
+      const asked = callRequest(request, caller, { ...options, sizeBytes: sizeOf(input) });
+      return answerTo(request, { ...input, field: "image" }, asked);
     }
     const startedMs = performance.now();
     // Before it is admitted: a slow host would hold a place that others need.
     return fetchImage(input.value, caller.signal).then((value) => {
       const fetchMs = performance.now() - startedMs;
       const given = { case: "image", value, field: "image_url", fetchMs } as const;
-      return answerTo(request, given, callRequest(request, caller, options));
+      return answerTo(request, given, callRequest(request, caller, { ...options, sizeBytes: value.length }));
     });
   };
   return {
     predict: (request, caller) => answer(request, caller),
     predictBatch: (request, caller) => {
       const { images, topK } = request;
-      const asked = callRequest(request, caller, { count: images.length });
+      const sizeBytes = images.reduce((sum, { length }) => sum + length, 0);
+      const asked = callRequest(request, caller, { count: images.length, sizeBytes });
       return withModel(dependencies, asked, async (model) => {
         const classified = images.map((value, index) =>
           classify(model, { case: "image", value, field: `images[${index}]` }, topK),
@@ -145,7 +151,7 @@ export function createPrediction(dependencies: PredictionDependencies): Predicti
   };
 }
 
-type CallOptions = Partial<Pick<CallRequest, "count" | "isPatient">>;
+type CallOptions = Partial<Pick<CallRequest, "count" | "isPatient" | "sizeBytes">>;
 
 function callRequest(
   { model, routingKey, priority }: Pick<PredictRequest, "model" | "routingKey" | "priority">,
@@ -153,6 +159,11 @@ function callRequest(
   options?: CallOptions,
 ): CallRequest {
   return new CallRequest(caller, { selector: model?.selector, routingKey, priority: priorityOf(priority), ...options });
+}
+
+/** Bytes of an image or of its pixels; of one that is to be fetched only those of its URL. */
+function sizeOf(input: PredictRequest["input"] | undefined): number {
+  return input?.value?.length ?? 0;
 }
 
 /** What is to be classified. */

@@ -5,6 +5,7 @@ import { championAlias, defaultModelName } from "../../lib/registry/model-log.ts
 import { runService, type ServiceContext, type ServiceParts } from "../../lib/service.ts";
 import { observeServing, type ServingState } from "../../lib/telemetry/serving-metrics.ts";
 import { shareAmongWorkers } from "../../lib/workers.ts";
+import { createByteBudget } from "./admission.ts";
 import { createAnswerLog } from "./answer-log.ts";
 import { type BatchSettings, defaultMaxWaitMs } from "./batch-settings.ts";
 import { type Deployment, followAliases } from "./deployment.ts";
@@ -69,6 +70,14 @@ const settings = {
     .max(100_000)
     .default(512)
     .describe("the most images that wait or are decoded at the same time, 1 to 100000; more are refused"),
+  queueMemoryMb: z.coerce
+    .number()
+    .int()
+    .min(8)
+    .default(256)
+    .describe(
+      "the most megabytes of the images that wait or are decoded at the same time, 8 or more; more are refused",
+    ),
   maxWaitMs: z.coerce
     .number()
     .min(0)
@@ -114,7 +123,8 @@ function buildPrediction({
     imageShare: config.keptImageShare,
     driftWindow: config.driftWindow,
   });
-  const dependencies = { deployment, answers };
+  const waitingBytes = createByteBudget(config.queueMemoryMb * 1024 ** 2);
+  const dependencies = { deployment, answers, waitingBytes };
   const shareBatching = shareAmongWorkers<BatchSettings>("batching", (shared) => {
     deployment.batching = shared;
   });

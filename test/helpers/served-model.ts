@@ -11,6 +11,7 @@ import { metadataFromDescription } from "../../lib/nn/model-description.ts";
 import { findNetwork } from "../../lib/nn/networks.ts";
 import { planFromLayersModel } from "../../lib/nn/plan.ts";
 import { championAlias, emptyModelLog, type ModelLog } from "../../lib/registry/model-log.ts";
+import { createByteBudget } from "../../services/prediction/admission.ts";
 import type { AnsweringDependencies } from "../../services/prediction/answering.ts";
 import type { BatchSettings } from "../../services/prediction/batch-settings.ts";
 import type { Deployment } from "../../services/prediction/deployment.ts";
@@ -34,6 +35,8 @@ export interface ServingOptions {
   readonly shares?: Readonly<Record<string, number>>;
   /** Memory for versions that no alias names. Default: plenty. */
   readonly cacheBytes?: number;
+  /** Memory for images that wait. Default: plenty. */
+  readonly waitingBytes?: number;
 }
 
 /** What the prediction service answers with, without a registry: its log is given, and nobody keeps what is answered. */
@@ -44,7 +47,7 @@ export interface TestServing extends AnsweringDependencies, AsyncDisposable {
 }
 
 export async function startServing(folder: string, options: ServingOptions): Promise<TestServing> {
-  const { versions: count = 1, aliases = {}, shares = {}, cacheBytes = 2 ** 40 } = options;
+  const { versions: count = 1, aliases = {}, shares = {}, cacheBytes = 2 ** 40, waitingBytes = 2 ** 40 } = options;
   let { batching } = options;
   const artifacts = await openFolderStore(folder);
   const versions = await Promise.all(
@@ -91,6 +94,7 @@ export async function startServing(folder: string, options: ServingOptions): Pro
       noteShadow: () => undefined,
       [Symbol.asyncDispose]: () => Promise.resolve(),
     },
+    waitingBytes: createByteBudget(waitingBytes),
     withdraw,
     [Symbol.asyncDispose]: async () => {
       for (const alias of [...live.keys()]) withdraw(alias);

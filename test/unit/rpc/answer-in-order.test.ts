@@ -25,7 +25,7 @@ test("answers come in the order of the requests, whatever the order in which the
         for (let turns = random.below(5); turns > 0; turns--) await setImmediate();
         return n;
       };
-      for await (const n of answerInOrder(countTo(count), limit, answer)) answers.push(n);
+      for await (const n of answerInOrder(countTo(count), { count: limit }, answer)) answers.push(n);
       assert.deepEqual(
         answers,
         Array.from({ length: count }, (_, n) => n),
@@ -42,7 +42,7 @@ test("an answer is given before the next request comes", async () => {
       });
     }
   }
-  const answers = answerInOrder(requests(), 10, async (n) => n * 2);
+  const answers = answerInOrder(requests(), { count: 10 }, async (n) => n * 2);
   for (const n of [1, 2, 3]) {
     const next = answers.next();
     await settle();
@@ -60,7 +60,7 @@ test("no more requests are read than may be open, if their answers are slow or n
   });
   const answers = answerInOrder(
     countTo(100, (n) => read.push(n)),
-    4,
+    { count: 4 },
     (n) => slow.then(() => n),
   );
   const first = answers.next();
@@ -73,9 +73,25 @@ test("no more requests are read than may be open, if their answers are slow or n
   await answers.return(undefined);
 });
 
+test("no more is read than may be open by its size, and what is larger is answered alone", async () => {
+  let [size, largest] = [0, 0];
+  const answer = async (n: number) => {
+    size += n;
+    largest = Math.max(largest, size);
+    await settle();
+    size -= n;
+    return n;
+  };
+  const ahead = { count: 100, size: 20, sizeOf: (n: number) => n };
+  const answers: number[] = [];
+  for await (const n of answerInOrder(countTo(40), ahead, answer)) answers.push(n);
+  assert.equal(answers.length, 40);
+  assert.ok(largest < 20 + 39, `${largest} at a time`);
+});
+
 test("an answer that fails ends the stream at its place, and requests that fail end it too", async () => {
   const answers: number[] = [];
-  const failing = answerInOrder(countTo(5), 5, async (n) => {
+  const failing = answerInOrder(countTo(5), { count: 5 }, async (n) => {
     if (n === 2) throw new Error("two is too many");
     return n;
   });
@@ -88,6 +104,6 @@ test("an answer that fails ends the stream at its place, and requests that fail 
     throw new Error("the client went away");
   }
   await assert.rejects(async () => {
-    for await (const n of answerInOrder(broken(), 5, async (each) => each)) answers.push(n);
+    for await (const n of answerInOrder(broken(), { count: 5 }, async (each) => each)) answers.push(n);
   }, /went away/);
 });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../../lib/errors.ts";
+import { createByteBudget } from "../../../services/prediction/admission.ts";
 import { codeOf, gatedBatcher, outputOf, runMs } from "../../helpers/gated-batcher.ts";
 
 test("one item too many is refused at once, with the time to wait", async () => {
@@ -109,4 +110,18 @@ test("a place is held until an item takes it or it is given back", () => {
   places[Symbol.dispose]();
   assert.equal(batcher.queueLength, 0);
   batcher.admit();
+});
+
+test("bytes are held until they are let go, too many are refused, and what is larger than all comes in alone", () => {
+  const budget = createByteBudget(100);
+  const first = budget.hold(60);
+  const second = budget.hold(40);
+  assert.throws(() => budget.hold(1), { code: "QUEUE_FULL", retryable: true, message: /at most 100 bytes/ });
+  first[Symbol.dispose]();
+  assert.throws(() => budget.hold(61), { code: "QUEUE_FULL" });
+  second[Symbol.dispose]();
+  const large = budget.hold(1_000);
+  assert.throws(() => budget.hold(1), { code: "QUEUE_FULL" });
+  large[Symbol.dispose]();
+  budget.hold(100);
 });

@@ -116,6 +116,25 @@ test("more images than may wait are refused with the time to wait, and those bef
   }
 });
 
+test("more bytes than may wait are refused whatever they are sent in, and let go of when they are answered", async (t) => {
+  const image = await picture(1);
+  const prediction = await startPrediction(t, {}, { waitingBytes: 5 * image.length });
+  const batch = () =>
+    prediction.predictBatch(create(PredictBatchRequestSchema, { images: [image, image, image] }), { signal: never });
+  for (let round = 0; round < 3; round++) {
+    const outcomes = await Promise.allSettled([
+      batch(),
+      predict(prediction, image),
+      batch(),
+      predict(prediction, image),
+    ]);
+    assert.deepEqual(
+      outcomes.map((outcome) => (outcome.status === "fulfilled" ? "answered" : AppError.from(outcome.reason).code)),
+      ["answered", "answered", "QUEUE_FULL", "answered"],
+    );
+  }
+});
+
 test("a call that is over rejects at once, with its reason", async (t) => {
   const prediction = await startPrediction(t, { maxDelayMs: 1_000 });
   const ending = new AbortController();
