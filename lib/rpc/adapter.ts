@@ -3,19 +3,22 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import type { Logger } from "../log.ts";
+import { limitDeadline } from "./deadline.ts";
 import type { HttpHandler, HttpRequest, HttpResponse } from "./port.ts";
 
 export interface AdapterOptions {
   readonly logger: Logger;
   /** Deadline of a unary call whose client sets none. */
   readonly defaultDeadlineMs: number;
+  /** What a longer deadline is cut to. */
+  readonly maxDeadlineMs: number;
   /** Takes the paths that the router does not know. */
   readonly fallback: HttpHandler;
 }
 
 /**
  * Serves a router's methods over HTTP. Unlike the adapter of connect-node it answers a request without a usable
- * Host with 400 instead of throwing, gives unary calls a deadline, and sends gRPC errors in the form
+ * Host with 400 instead of throwing, gives unary calls a deadline, cuts those that are too long, and sends gRPC errors in the form
  * that gRPC clients may try again (see {@link sendGrpcResponse}).
  */
 export function createAdapter(router: ConnectRouter, options: AdapterOptions): HttpHandler {
@@ -27,7 +30,8 @@ export function createAdapter(router: ConnectRouter, options: AdapterOptions): H
       options.fallback(request, response);
       return;
     }
-    if (handler.method.methodKind === "unary") setDefaultDeadline(request, options.defaultDeadlineMs);
+    const defaultMs = handler.method.methodKind === "unary" ? options.defaultDeadlineMs : undefined;
+    limitDeadline(request.headers, { defaultMs, maxMs: options.maxDeadlineMs });
     serve(handler, request, response).catch((error: unknown) => {
       // The peer has gone, or its request was not HTTP as it should be: nothing that anybody here can mend.
       options.logger.debug({ event: "rpc.interrupted", path, error }, "a request could not be answered");
@@ -70,12 +74,6 @@ async function* resumed<T>(first: T, rest: AsyncIterator<T>): AsyncGenerator<T> 
   } finally {
     await rest.return?.();
   }
-}
-
-/** Sets a deadline in the header of the caller's protocol. */
-function setDefaultDeadline({ headers }: HttpRequest, deadlineMs: number): void {
-  if (headers["content-type"]?.startsWith("application/grpc")) headers["grpc-timeout"] ??= `${deadlineMs}m`;
-  else headers["connect-timeout-ms"] ??= String(deadlineMs);
 }
 
 function isGrpc({ headers }: HttpRequest): boolean {

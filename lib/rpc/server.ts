@@ -14,6 +14,7 @@ import type { Logger } from "../log.ts";
 import { type AccessCheck, createAccessCheck, refuseAccess } from "./access.ts";
 import { createAdapter } from "./adapter.ts";
 import { createCors } from "./cors.ts";
+import { longestTimerMs } from "./deadline.ts";
 import type { Health } from "./health.ts";
 import { observeCalls } from "./observe.ts";
 import {
@@ -35,14 +36,14 @@ export interface RpcLimits extends PortLimits {
   readonly maxMessageBytes: number;
   /** Deadline of a unary call whose client sets none. Streams have none: they may last for hours. */
   readonly defaultDeadlineMs: number;
-  /** Longest deadline that a client may set. */
+  /** What a longer deadline is cut to, up to 2^31 - 1. */
   readonly maxDeadlineMs: number;
 }
 
 const defaultLimits: RpcLimits = {
   maxMessageBytes: 8 * 1024 * 1024,
   defaultDeadlineMs: 60_000,
-  maxDeadlineMs: 24 * 60 * 60 * 1_000,
+  maxDeadlineMs: longestTimerMs,
   maxConcurrentStreams: 256,
   // Node's 10 MB answers busy but honest clients with ENHANCE_YOUR_CALM.
   maxSessionMemoryMb: 100,
@@ -172,7 +173,6 @@ function createHandler(options: RpcServerOptions, { limits, check, mayAccess, dr
   const { health, logger, metricsText, corsOrigins = [], fallback = notFound } = options;
   const router = createConnectRouter({
     readMaxBytes: limits.maxMessageBytes,
-    maxTimeoutMs: limits.maxDeadlineMs,
     // Requests may be compressed. Answers are not: brotli at its default quality takes seconds of CPU for one image.
     acceptCompression: [compressionGzip],
     compressMinBytes: Number.MAX_SAFE_INTEGER,
@@ -182,6 +182,7 @@ function createHandler(options: RpcServerOptions, { limits, check, mayAccess, dr
   const handleRpc = createAdapter(router, {
     logger,
     defaultDeadlineMs: limits.defaultDeadlineMs,
+    maxDeadlineMs: limits.maxDeadlineMs,
     fallback: (request, response) => {
       if (!answerProbe(request, response, { health, metricsText })) fallback(request, response);
     },

@@ -30,7 +30,7 @@ export interface UnaryGrpcOptions {
   readonly maxMessageBytes: number;
   /** Deadline of a call whose client sets none. */
   readonly defaultDeadlineMs: number;
-  /** Longest deadline that a client may set. */
+  /** What a longer deadline is cut to. */
   readonly maxDeadlineMs: number;
 }
 
@@ -69,8 +69,7 @@ interface Incoming {
 async function serve(options: UnaryGrpcOptions, { method, implementation }: UnaryMethod, incoming: Incoming) {
   const { stream, headers } = incoming;
   const call = new ObservedCall({ method, protocol: "grpc", headers }, options.logger);
-  const timeout = parseTimeout(headers["grpc-timeout"]?.toString() ?? null, options.maxDeadlineMs);
-  // One that is too long is refused below, and no timer could be set to it.
+  const timeout = parseTimeout(headers["grpc-timeout"]?.toString() ?? null, Number.POSITIVE_INFINITY);
   const timeoutMs = Math.min(timeout.timeoutMs ?? options.defaultDeadlineMs, options.maxDeadlineMs);
   const context = new UnaryContext(method, headers, timeoutMs);
   stream.on("aborted", () => context.abort(new AppError("CANCELLED", "the client went away")));

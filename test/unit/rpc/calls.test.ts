@@ -92,6 +92,36 @@ test("a deadline ends a call even if its handler does not listen", async (t) => 
   assert.equal(late.code, Code.DeadlineExceeded);
 });
 
+test("a stream may have a deadline of days, and ends at the server's longest", async (t) => {
+  const timeoutMs = 2 * 24 * 60 * 60 * 1_000;
+  const watch = async (server: RunningServer, atMost: number) => {
+    const received: string[] = [];
+    for await (const { run } of grpcClient(server).pipeline.watchRun({ runId: "run-1" }, { timeoutMs })) {
+      if (received.push(run?.runId ?? "") === atMost) break;
+    }
+    return received;
+  };
+  assert.deepEqual(await watch(await startServer(t), 1), ["run-1"]);
+  const strict = await startServer(t, { limits: { maxDeadlineMs: 200 } });
+  assert.equal(ConnectError.from(await rejection(watch(strict, 2))).code, Code.DeadlineExceeded);
+});
+
+test("a deadline over Connect that no timer takes is cut to what one does", async (t) => {
+  const { url } = await startServer(t);
+  const send = (timeoutMs: string) =>
+    fetch(`${url}/millrace.v1.PredictionService/GetModel`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "connect-timeout-ms": timeoutMs },
+      body: "{}",
+    });
+  const statuses = await Promise.all(["172800000", "2147483648", "9999999999", "10000000000"].map(send));
+  // Eleven digits are no deadline of the protocol's.
+  assert.deepEqual(
+    statuses.map(({ status }) => status),
+    [200, 200, 200, 400],
+  );
+});
+
 test("a unary call without a deadline gets the server's", async (t) => {
   const server = await startServer(t, { limits: { defaultDeadlineMs: 100 } });
   const error = ConnectError.from(await rejection(connectClient(server).predict(predictRequest("wait"))));

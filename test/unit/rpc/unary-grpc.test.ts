@@ -80,7 +80,7 @@ const refused: Readonly<Record<string, { chunks: Buffer[]; headers?: RequestHead
     code: Code.ResourceExhausted,
   },
   "a timeout that is none": { chunks: [cat], headers: { "grpc-timeout": "soon" }, code: Code.InvalidArgument },
-  "a timeout above the limit": { chunks: [cat], headers: { "grpc-timeout": "99999H" }, code: Code.InvalidArgument },
+  "a timeout of nine digits": { chunks: [cat], headers: { "grpc-timeout": "100000000S" }, code: Code.InvalidArgument },
   "a call whose time is over": {
     chunks: [framed(message("deaf"))],
     headers: { "grpc-timeout": "50m" },
@@ -107,6 +107,16 @@ for (const [path, choice] of Object.entries(paths)) {
       assert.deepEqual([Code[reply.code], reply.body.length, reply.trailersOnly], [Code[code], 0, true]);
     });
   }
+
+  test(`${path}: a timeout that no timer takes is cut to what one does, or to the server's limit`, async (t) => {
+    const server = await startServer(t);
+    for (const timeout of ["172800S", "2147483S", "2147484S", "1000000S", "99999999H"]) {
+      assert.equal((await call(server, [cat], { ...choice, "grpc-timeout": timeout })).code, 0, timeout);
+    }
+    const strict = await startServer(t, { limits: { maxDeadlineMs: 100 } });
+    const { code } = await call(strict, [framed(message("wait"))], { ...choice, "grpc-timeout": "99999999H" });
+    assert.equal(Code[code], "DeadlineExceeded");
+  });
 
   test(`${path}: calls are logged with method, protocol and status`, async (t) => {
     const server = await startServer(t);
