@@ -22,13 +22,21 @@ export interface StartOptions {
   readonly home: string;
 }
 
-export const startUsage = `Usage: npm start -- [options]
+/** The text of --help. Asynchronous since the networks bring TensorFlow.js along, which no start but this one shall wait for. */
+export async function startUsage(): Promise<string> {
+  const { networks } = await import("../../lib/nn/networks.ts");
+  const { defaultNetwork } = await import("../../lib/nn/config-from-spec.ts");
+  const names = networks.map(({ name }) => (name === defaultNetwork ? `${name} (default)` : name));
+  return usageWith(`${names.slice(0, -1).join(", ")} or ${names.at(-1)}`);
+}
+
+const usageWith = (networkNames: string) => `Usage: npm start -- [options]
 
 Runs the whole pipeline on this machine: broker, five services, one run, three predictions.
 
   --dataset SOURCE        pictograms (default), cifar10, or the path of a folder, .tar, .tar.gz or .zip of images,
                           one folder per class
-  --network NAME          small (default), speedrun, speedrun-wide, speedrun-deep, resnet9 or paper
+  --network NAME          ${networkNames}
   --epochs N              passes over the training images; default: the network's own
   --batch-size N          images a step; default: the network's own
   --learning-rate X       highest learning rate; default: the network's own
@@ -49,8 +57,8 @@ A later start finds the earlier runs and their model again. Deleting the folder 
 const builtIn = ["pictograms", "cifar10"];
 
 /** Reads the command line; undefined where only help was asked for. INVALID_REQUEST names the option that is wrong. */
-export function parseStartOptions(args: string[]): StartOptions | undefined {
-  const values = parse(args);
+export async function parseStartOptions(args: string[]): Promise<StartOptions | undefined> {
+  const values = await parse(args);
   if (values.help) return undefined;
   return {
     dataset: sourceFrom(values.dataset),
@@ -65,7 +73,7 @@ export function parseStartOptions(args: string[]): StartOptions | undefined {
   };
 }
 
-function parse(args: string[]) {
+async function parse(args: string[]) {
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
   try {
@@ -89,7 +97,7 @@ function parse(args: string[]) {
       },
     }).values;
   } catch (thrown) {
-    throw new AppError("INVALID_REQUEST", `${AppError.from(thrown).message}\n\n${startUsage}`);
+    throw new AppError("INVALID_REQUEST", `${AppError.from(thrown).message}\n\n${await startUsage()}`);
   }
 }
 
@@ -128,7 +136,7 @@ function decimal(name: string, text: string | undefined, { words, holds }: Range
 }
 
 /** What the training's own check can say better, such as that a learning rate must not be 0, is left to it. */
-function hyperparametersFrom(values: ReturnType<typeof parse>): JsonObject {
+function hyperparametersFrom(values: Awaited<ReturnType<typeof parse>>): JsonObject {
   const batchSize = integer("batch-size", values["batch-size"], 1, 1_000_000);
   const learningRate = decimal("learning-rate", values["learning-rate"], positive);
   const validationShare = decimal("validation-share", values["validation-share"], part);

@@ -20,9 +20,9 @@ const earlierRunsShown = 5;
 
 /** `npm start`: broker, services, one run, three predictions. Returns the status with which to exit. */
 export async function start(args: string[]): Promise<number> {
-  const options = parseStartOptions(args);
+  const options = await parseStartOptions(args);
   if (options === undefined) {
-    console.log(startUsage);
+    console.log(await startUsage());
     return 0;
   }
   const screen = createScreen();
