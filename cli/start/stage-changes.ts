@@ -111,14 +111,13 @@ function training({ progress }: TrainingProgressed, context: ChangeContext): Sta
   const { epoch, step = 0, steps = 1 } = progress ?? {};
   if (epoch === undefined) return [];
   const share = trainedShare(epoch.epoch - 1 + step / steps, epoch, context);
-  const rate = `rate ${Number(epoch.learningRate.toPrecision(3))}`;
-  const detail = [`step ${step}/${steps}`, ...measures(epoch), rate, speed(epoch)].join(", ");
+  const detail = [`step ${step}/${steps}`, ...measures(epoch), rate(epoch, 3), speed(epoch)].join(", ");
   return [{ stage: "training", state: "working", share, text: position(epoch), detail, passing: true }];
 }
 
 function epochEnded(metrics: EpochMetrics, context: ChangeContext): StageChange {
   const share = trainedShare(metrics.epoch, metrics, context);
-  const detail = [...measures(metrics), speed(metrics)].join(", ");
+  const detail = [...measures(metrics), rate(metrics, 2), speed(metrics)].join(", ");
   return { stage: "training", state: "working", share, text: position(metrics), detail };
 }
 
@@ -156,8 +155,13 @@ function measures({ loss, accuracy, validationAccuracy }: EpochMetrics): string[
   return [`loss ${loss.toFixed(3)}`, `accuracy ${percent(accuracy)}`, ...validation];
 }
 
+/** With as many digits as its line has room for. */
+function rate({ learningRate }: EpochMetrics, digits: number): string {
+  return `lr ${Number(learningRate.toPrecision(digits))}`;
+}
+
 function speed({ imagesPerSecond }: EpochMetrics): string {
-  return `${count(Math.round(imagesPerSecond))} images/s`;
+  return `${count(Math.round(imagesPerSecond))} img/s`;
 }
 
 function evaluating({ progress }: EvaluationProgressed): StageChange {

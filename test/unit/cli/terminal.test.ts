@@ -101,10 +101,10 @@ test("the view follows a run's events", () => {
   const promoted = happened(20, { case: "modelPromoted", value: { report: { imageCount: 1000, accuracy: 0.9 } } });
   const within = viewAfter([started, progressed]).stages.training;
   assert.deepEqual([within.share, within.text], [0.125, "epoch 1 of 4, 6.0 s left"]);
-  assert.equal(within.detail, "step 31/62, loss 0.500, accuracy 75.0 %, rate 0.0813, 1,800 images/s");
+  assert.equal(within.detail, "step 31/62, loss 0.500, accuracy 75.0 %, lr 0.0813, 1,800 img/s");
   const view = viewAfter([started, progressed, ended, promoted]);
   assert.equal(view.stages.training.share, 0.25);
-  const measures = "loss 0.500, accuracy 75.0 %, validation 70.0 %, 1,800 images/s";
+  const measures = "loss 0.500, accuracy 75.0 %, validation 70.0 %, lr 0.081, 1,800 img/s";
   assert.equal(plainLine("training", view.stages.training), `  training    epoch 1 of 4, 6.0 s left: ${measures}`);
   assert.deepEqual(
     [view.stages.evaluation.text, view.stages.prediction.state],
@@ -122,7 +122,7 @@ test("a terminal of 80 columns shows every line whole, also of a large training"
     epochs: 1000,
     loss: 12.3456,
     accuracy: 1,
-    learningRate: 0.012345,
+    learningRate: 0.00012345,
     imagesPerSecond: 12_345,
     remainingSeconds: 3599,
   };
@@ -184,7 +184,7 @@ test("a training that ended says why, and shows the epoch that was kept", () => 
       .stages.training;
   const early = afterwards({ end: TrainingEnd.EARLY_STOPPING, epochs: 3, keptEpoch: 2 });
   assert.equal(early.text, "epoch 2 of 3 kept, stopped early");
-  assert.equal(early.detail, "loss 0.500, accuracy 75.0 %, validation 80.0 %, 1,800 images/s");
+  assert.equal(early.detail, "loss 0.500, accuracy 75.0 %, validation 80.0 %, 1,800 img/s");
   assert.equal(afterwards({ end: TrainingEnd.TIME_BUDGET, epochs: 3, keptEpoch: 3 }).text, "3 epochs, time over");
   assert.equal(afterwards({ end: TrainingEnd.COMPLETED, epochs: 1, keptEpoch: 1 }).text, "1 epoch");
 });
