@@ -6,7 +6,9 @@ const maxAgeSeconds = 7_200;
 
 /** Tells where JSON ends and binary tensors begin, in requests and answers of the Open Inference Protocol. */
 const tensorHeader = "inference-header-content-length";
-const allowedHeaders = [...cors.allowedHeaders, tensorHeader, "authorization", "traceparent", "tracestate"].join(", ");
+/** The context of a trace (W3C Trace Context and Baggage). */
+const traceHeaders = ["traceparent", "tracestate", "baggage"];
+const allowedHeaders = [...cors.allowedHeaders, tensorHeader, "authorization", ...traceHeaders].join(", ");
 const exposedHeaders = [...cors.exposedHeaders, tensorHeader, "retry-after"].join(", ");
 
 /**
