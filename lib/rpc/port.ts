@@ -12,8 +12,6 @@ import { createServer as createTlsServer, type Server as TlsServer } from "node:
 import type { connectNodeAdapter } from "@connectrpc/connect-node";
 import { readOpening } from "./opening.ts";
 
-/** How long an idle HTTP/1.1 connection is kept for its next request. */
-const keepAliveMs = 60_000;
 /** How often a closing server looks for HTTP/1.1 connections that have become idle. */
 const idleSweepMs = 50;
 /** Frees the sockets of peers that vanished without a word. */
@@ -47,6 +45,11 @@ export interface PortLimits {
   /** A connection that does not show within this time which HTTP it speaks is closed. */
   readonly openingTimeoutMs: number;
   /**
+   * How long an idle HTTP/1.1 connection is kept for its next request. Longer than load balancers keep theirs, which is 60 s for most: one that sends a
+   * request just when the connection is closed answers its client with an error of its own.
+   */
+  readonly keepAliveMs: number;
+  /**
    * After which an HTTP/2 peer is asked to connect anew, more or less by a tenth, so that not all do at once; what is under way may end. Clients of
    * gRPC keep a connection for as long as it lasts, and would never find a process that was started after it. 0 for never.
    */
@@ -79,7 +82,7 @@ export interface Port {
  * the HTTP/1 server is the one that listens; its own connection listener sees only what is not HTTP/2.
  */
 export function createPort({ takeStream, answer }: PortHandlers, limits: PortLimits, tls?: TlsIdentity): Port {
-  const http1 = createHttp1Server({ keepAliveTimeout: keepAliveMs }, answer);
+  const http1 = createHttp1Server({ keepAliveTimeout: limits.keepAliveMs }, answer);
   const http2 = createHttp2Server(
     {
       maxSessionMemory: limits.maxSessionMemoryMb,

@@ -49,6 +49,7 @@ const defaultLimits: RpcLimits = {
   maxSessionMemoryMb: 100,
   windowBytes: 256 * 1024,
   openingTimeoutMs: 10_000,
+  keepAliveMs: 75_000,
   maxConnectionAgeMs: 0,
 };
 

@@ -86,6 +86,25 @@ test("a connection that says nothing is closed after the opening time", async (t
   await Promise.all([once(silent, "close"), once(half, "close")]);
 });
 
+test("an idle HTTP/1.1 connection is kept for longer than load balancers keep theirs, and is closed then", async (t) => {
+  const request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+  const ask = async (socket: Socket): Promise<string> => {
+    const reply = once(socket, "data");
+    socket.write(request);
+    return String(await reply);
+  };
+  const socket = await openSocket(await startServer(t));
+  for (let requests = 0; requests < 3; requests++) {
+    const [, seconds] = /^keep-alive: timeout=(\d+)/im.exec(await ask(socket)) ?? [];
+    assert.ok(Number(seconds) > 60, `${seconds} s`);
+  }
+  socket.destroy();
+  const idle = await openSocket(await startServer(t, { limits: { keepAliveMs: 50 } }));
+  const closed = once(idle, "close");
+  assert.match(await ask(idle), /^HTTP\/1\.1 200/);
+  await closed;
+});
+
 test("closing does not wait for connections that say nothing or are idle", async (t) => {
   const server = await startServer(t);
   const silent = await openSocket(server);
