@@ -68,6 +68,7 @@ const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
     const answer = createAdapter(router, {
       logger,
       defaultDeadlineMs: 60_000,
+      maxDeadlineMs: 60_000,
       fallback: (_request, response) => {
         response.writeHead(404);
         response.end();
@@ -78,6 +79,7 @@ const starters: Readonly<Record<ServerKind, () => Promise<string>>> = {
       maxSessionMemoryMb: 100,
       windowBytes: 256 * 1024,
       openingTimeoutMs: 10_000,
+      keepAliveMs: 75_000,
       maxConnectionAgeMs: 0,
     };
     const port = createPort({ takeStream: () => false, answer }, limits);
