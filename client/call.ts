@@ -12,6 +12,15 @@ export interface ClientTransport extends Transport {
   readonly rpcSystem?: RpcSystem;
 }
 
+/** Certificates and keys in PEM. */
+export interface ClientTls {
+  /** Certificates of those who may sign the server's. Default: those that Node trusts. */
+  readonly ca?: string | Uint8Array;
+  /** The client's own certificate, with those between it and one that the server trusts, and its key: both or neither. */
+  readonly cert?: string | Uint8Array;
+  readonly key?: string | Uint8Array;
+}
+
 /** What the constructor of Headers takes: a record, pairs or Headers. */
 export type HeadersSource = NonNullable<ConstructorParameters<typeof Headers>[0]>;
 

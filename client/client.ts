@@ -9,7 +9,14 @@ import { PipelineService } from "../gen/millrace/v1/pipeline_pb.ts";
 import { PredictionService } from "../gen/millrace/v1/prediction_pb.ts";
 import { TrainingService } from "../gen/millrace/v1/training_pb.ts";
 import { balanceCalls } from "./balancing.ts";
-import { type ClientTransport, type HeadersSource, type Layer, sendOver, transportFromSend } from "./call.ts";
+import {
+  type ClientTls,
+  type ClientTransport,
+  type HeadersSource,
+  type Layer,
+  sendOver,
+  transportFromSend,
+} from "./call.ts";
 import { retryCalls } from "./retries.ts";
 import { createServiceClient } from "./service-client.ts";
 
@@ -38,7 +45,9 @@ export interface MillraceClientOptions {
   readonly headers?: HeadersSource;
   /** Traces calls: `traceCalls` of "@millrace/client/tracing". */
   readonly tracing?: Layer;
-  /** Another protocol or TLS settings: any transport of Connect. By default gRPC in Node and Connect in browsers. */
+  /** Certificates for `https:`, in Node, for the transport that is the default there. Browsers have their own. */
+  readonly tls?: ClientTls;
+  /** Another protocol: any transport of Connect. By default gRPC in Node and Connect in browsers. */
   readonly createTransport?: (baseUrl: string) => ClientTransport;
 }
 
@@ -59,7 +68,8 @@ export type MillraceClient = { readonly [Name in keyof typeof services]: Client<
  * const { predictions } = await millrace.predictions.predict({ input: { case: "image", value: bytes }, topK: 3 });
  */
 export function createMillraceClient(options: MillraceClientOptions): MillraceClient {
-  const { baseUrl, deadlineMs = 30_000, retries = 3, headers, tracing, createTransport = defaultTransport } = options;
+  const { baseUrl, deadlineMs = 30_000, retries = 3, headers, tracing, tls } = options;
+  const { createTransport = (url) => defaultTransport(url, tls) } = options;
   const transports = new Map(checkedBaseUrls(baseUrl).map((url) => [url, createTransport(url)]));
   const addresses = [...transports].map(([baseUrl, transport]) => ({
     baseUrl,

@@ -1,7 +1,7 @@
 import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, type StreamResponse, type UnaryResponse } from "@connectrpc/connect";
-import { type CallOptions, Client, credentials } from "@grpc/grpc-js";
-import type { ClientTransport, HeadersSource } from "./call.ts";
+import { type CallOptions, type ChannelCredentials, Client, credentials } from "@grpc/grpc-js";
+import type { ClientTls, ClientTransport, HeadersSource } from "./call.ts";
 import { errorFromStatus, headersFromMetadata, metadataFromHeaders } from "./grpc-metadata.ts";
 import { openStream } from "./grpc-stream.ts";
 
@@ -29,13 +29,18 @@ interface Cancellable {
   cancel(): void;
 }
 
-/** gRPC over HTTP/2 by grpc-js, in the clear for http: and with TLS for https:. The first call opens the connection. */
-export function createTransport(baseUrl: string): ClientTransport {
+/**
+ * gRPC over HTTP/2 by grpc-js, in the clear for http: and with TLS for https:. The first call opens the connection. TypeError if there are
+ * certificates and nothing to use them for.
+ */
+export function createTransport(baseUrl: string, tls?: ClientTls): ClientTransport {
   const { protocol, hostname, port, pathname } = new URL(baseUrl);
   const isSecure = protocol === "https:";
+  if (tls !== undefined && !isSecure)
+    throw new TypeError(`tls is given, but ${baseUrl} is in the clear; begin it with https:`);
   const client = new Client(
     `dns:${hostname}:${port || (isSecure ? 443 : 80)}`,
-    isSecure ? credentials.createSsl() : credentials.createInsecure(),
+    isSecure ? secureCredentials(tls) : credentials.createInsecure(),
     channelOptions,
   );
   const prefix = pathname.replace(/\/$/, "");
@@ -104,6 +109,11 @@ export function createTransport(baseUrl: string): ClientTransport {
       client.close();
     },
   };
+}
+
+function secureCredentials({ ca, key, cert }: ClientTls = {}): ChannelCredentials {
+  const pem = (text: string | Uint8Array | undefined) => (text === undefined ? null : Buffer.from(text));
+  return credentials.createSsl(pem(ca), pem(key), pem(cert));
 }
 
 function wireOf({ parent, name, input, output }: DescMethod, prefix: string) {

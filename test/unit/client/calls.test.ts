@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { createMillraceClient, reasonOf } from "../../../client/client.ts";
+import { createTransport as createBrowserTransport } from "../../../client/transport-browser.ts";
 import { eventually } from "../../helpers/bus.ts";
 import { predictRequest, rejection, startServer } from "../rpc/server-fixture.ts";
 import { connectClient, startPredictionServer } from "./prediction-server.ts";
@@ -160,4 +161,17 @@ test("an error that is not from Millrace has no reason", async (t) => {
   const millrace = connectClient(server);
   assert.equal(reasonOf(new Error("something else")), undefined);
   assert.equal(await codeOf(millrace.pipeline.listRuns({})), "Unimplemented");
+});
+
+test("a stream that the client sends is refused over fetch, with what to do instead", async (t) => {
+  const { predictions } = connectClient(await startServer(t), { createTransport: createBrowserTransport });
+  async function* requests() {
+    yield { request: predictRequest("cat") };
+  }
+  const first = async () => {
+    for await (const _ of predictions.predictStream(requests())) return;
+  };
+  const error = ConnectError.from(await rejection(first()));
+  assert.equal(error.code, Code.Unimplemented);
+  assert.match(error.rawMessage, /PredictStream sends a stream.*takes one message/);
 });
