@@ -29,10 +29,17 @@ export interface ImageUrlOptions {
 /** Images that are fetched at the same time. Hosts that answer slowly hold no more memory and sockets than these. */
 const mostFetches = 64;
 
-/** Fetches images from these hosts; from none, where there are none. QUEUE_FULL while as many are fetched as may be. */
+/** Gives the bytes behind a URL, until the signal aborts. */
+export type ImageFetcher = (url: string, signal: AbortSignal) => Promise<Uint8Array>;
+
+/**
+ * Fetches images from these hosts; from none, where there are none. QUEUE_FULL while as many are fetched as may be. `network` is for tests, as in
+ * {@link ImageUrlOptions}.
+ */
 export function createImageFetcher(
   hosts: readonly string[],
-): (url: string, signal: AbortSignal) => Promise<Uint8Array> {
+  network: Pick<ImageUrlOptions, "isAllowed" | "resolve"> = {},
+): ImageFetcher {
   let fetches = 0;
   return async (url, signal) => {
     if (fetches >= mostFetches) {
@@ -43,7 +50,7 @@ export function createImageFetcher(
     }
     if (hosts.length > 0) {
       fetches++;
-      return fetchImage(url, { hosts, signal }).finally(() => fetches--);
+      return fetchImage(url, { ...network, hosts, signal }).finally(() => fetches--);
     }
     const advice =
       "send the image itself, or have MILLRACE_PREDICTION_IMAGE_URL_HOSTS set to the hosts that may be asked";

@@ -22,6 +22,7 @@ import {
   Priority as WirePriority,
 } from "../../gen/millrace/v1/prediction_pb.ts";
 import { AppError } from "../../lib/errors.ts";
+import type { ImageFetcher } from "../../lib/images/image-url.ts";
 import type { Logger } from "../../lib/log.ts";
 import { type Ahead, answerInOrder } from "../../lib/rpc/answer-in-order.ts";
 import { statusFromError } from "../../lib/rpc/server-errors.ts";
@@ -40,7 +41,7 @@ import { servedModel } from "./served-models.ts";
 
 export interface PredictionDependencies extends AnsweringDependencies {
   /** The bytes of an image that a client names by its URL. */
-  readonly fetchImage: (url: string, signal: AbortSignal) => Promise<Uint8Array>;
+  readonly fetchImage: ImageFetcher;
   readonly logger: Logger;
   /** Tells all workers of the service how batches are formed from now on. */
   readonly shareBatching: (settings: BatchSettings) => void;

@@ -14,16 +14,12 @@ import { tempFolder } from "./temp-folder.ts";
 export async function startPredictionService(
   t: Pick<TestContext, "after">,
   changes: Partial<BatchSettings> = {},
+  fetchImage = createImageFetcher([]),
 ): Promise<ListeningServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000, ...changes };
   const logger = createLogger({ service: "test", level: "silent" });
   const serving = await startServing(await tempFolder(t), { batching });
-  const prediction = createPrediction({
-    ...serving,
-    fetchImage: createImageFetcher([]),
-    shareBatching: () => {},
-    logger,
-  });
+  const prediction = createPrediction({ ...serving, fetchImage, shareBatching: () => {}, logger });
   const feedback = {
     send: () => Promise.reject(new AppError("BROKER_UNAVAILABLE", "feedback is stored by a broker, and there is none")),
   };
