@@ -107,6 +107,28 @@ export function forwardFlops(plan: NetworkPlan): number {
   return plan.nodes.reduce((sum, node) => sum + findLayer(node).flops(node), 0);
 }
 
+/**
+ * Throws DATASET_INVALID for a network that takes images of another shape than the data set has, or tells another number of classes apart:
+ * one that was not built for whatever it is asked to.
+ */
+export function checkDataFits(
+  model: LayersModel,
+  { classes, ...shape }: NetworkPlan["input"] & { readonly classes: readonly string[] },
+): void {
+  const taken = describe(imageInput(model), Number(model.outputs[0]?.shape.at(-1)));
+  const given = describe(shape, classes.length);
+  if (taken === given) return;
+  throw new AppError(
+    "DATASET_INVALID",
+    `network ${model.name} is for ${taken}, the data set has ${given}; prepare it otherwise, or train another network`,
+    { details: { network: model.name } },
+  );
+}
+
+function describe({ channels, height, width }: NetworkPlan["input"], classes: number): string {
+  return `images of ${channels}x${height}x${width} in ${classes} classes`;
+}
+
 function imageInput(model: LayersModel): NetworkPlan["input"] {
   const [channels = 0, height = 0, width = 0] = perImageShape(model.inputs[0]?.shape);
   if (channels > 0 && height > 0 && width > 0) return { channels, height, width };
@@ -157,6 +179,8 @@ function readWeights(layer: Layer, node: LayerNode): Weight[] {
   return specs.map((spec, index) => {
     const tensor = tensors[index];
     if (tensor === undefined) throw unsupported(node, `lacks weight ${spec.name}`);
+    // Asked of the weight itself: a depthwise convolution's configuration has the regulariser in the constraint's place.
+    if (layer.weights[index]?.constraint) throw unsupported(node, `has a constraint on its ${spec.name}`);
     const axes = spec.axes ?? tensor.shape.map((_, axis) => axis);
     const values = permute(tensor.dataSync() as Float32Array, tensor.shape, axes);
     return { ...spec, shape: axes.map((axis) => tensor.shape[axis] ?? 1), values };

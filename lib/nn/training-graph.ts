@@ -196,7 +196,7 @@ function sumOfSquares(graph: Graph, value: Value): Value {
   return reduce(graph, "ReduceSum", multiply(graph, value, value), axes);
 }
 
-/** Adds 2 l2 w to the gradient and l2 sum(w^2) to the penalties: the Layers API's kernel regulariser. */
+/** Adds 2 l2 w to the gradient and l2 sum(w^2) to the penalties: the Layers API's regulariser of a weight. */
 function regularized(
   graph: Graph,
   options: { weight: Weight; parameter: Value; gradient: Value; penalties: Value[] },

@@ -89,7 +89,7 @@ function lossAndGradients(
   return { result: { loss: scalar(value), correct }, gradients: grads };
 }
 
-/** The Layers API's kernel regulariser: l2 sum(w^2). */
+/** The Layers API's regulariser of a weight: l2 sum(w^2). */
 function addPenalty(loss: core.Tensor, { weight: { l2 = 0 }, variable }: BoundWeight): core.Tensor {
   return l2 === 0 ? loss : core.add(loss, core.mul(core.sum(core.square(variable)), l2));
 }

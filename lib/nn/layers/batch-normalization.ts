@@ -5,7 +5,7 @@ import type { Graph, Value } from "../onnx/graph.ts";
 import { add, binary, multiply, reduce, reshape, scale, subtract, unary } from "../onnx/operators.ts";
 import { fixed } from "../onnx/shape.ts";
 import { type LayerDefinition, type LayerNode, noFlops, unsupported, type WeightSpec } from "./definition.ts";
-import { absentOption, readOptions } from "./options.ts";
+import { readOptions, regularizerOption } from "./options.ts";
 
 const options = z.object({
   axis: z.number().int(),
@@ -13,21 +13,19 @@ const options = z.object({
   epsilon: z.number().positive(),
   center: z.boolean(),
   scale: z.boolean(),
-  betaRegularizer: absentOption,
-  gammaRegularizer: absentOption,
-  betaConstraint: absentOption,
-  gammaConstraint: absentOption,
+  betaRegularizer: regularizerOption,
+  gammaRegularizer: regularizerOption,
 });
 
 export const batchNormalizationLayer: LayerDefinition = {
   weights(node) {
-    const { center, scale: scaled } = batchNormalizationOptions(node);
+    const { center, scale: scaled, betaRegularizer, gammaRegularizer } = batchNormalizationOptions(node);
     const specs: WeightSpec[] = [
       { name: "moving_mean", role: "statistic" },
       { name: "moving_variance", role: "statistic" },
     ];
-    if (center) specs.unshift({ name: "beta", role: "normalization" });
-    if (scaled) specs.unshift({ name: "gamma", role: "normalization" });
+    if (center) specs.unshift({ name: "beta", role: "normalization", l2: betaRegularizer });
+    if (scaled) specs.unshift({ name: "gamma", role: "normalization", l2: gammaRegularizer });
     return specs;
   },
   flops: noFlops,

@@ -4,7 +4,7 @@ import { named } from "../named.ts";
 import { convolution, reduce, type Window } from "../onnx/operators.ts";
 import type { LayerDefinition, LayerNode } from "./definition.ts";
 import { directConvolution } from "./direct-convolution.ts";
-import { kernelOptions, pairOption, readOptions, windowOptions } from "./options.ts";
+import { biasSpecs, kernelOptions, pairOption, readOptions, windowOptions } from "./options.ts";
 import { convolutionWindow } from "./window.ts";
 import { isWinogradFaster, winogradConvolution } from "./winograd.ts";
 
@@ -15,15 +15,8 @@ export const kernelAxes = [3, 2, 0, 1] as const;
 
 export const convolutionLayer: LayerDefinition = {
   weights(node) {
-    const { useBias, kernelRegularizer } = readOptions(node, options);
-    const kernel = {
-      name: "kernel",
-      role: "weight",
-      axes: kernelAxes,
-      mixesChannels: true,
-      l2: kernelRegularizer,
-    } as const;
-    return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
+    const { kernelRegularizer: l2, ...bias } = readOptions(node, options);
+    return [{ name: "kernel", role: "weight", axes: kernelAxes, mixesChannels: true, l2 }, ...biasSpecs(bias)];
   },
   flops(node) {
     const [channels = 0] = node.inputShapes[0] ?? [];

@@ -3,18 +3,17 @@ import { z } from "zod";
 import { named } from "../named.ts";
 import { add, matMul, reduce, transpose } from "../onnx/operators.ts";
 import { type LayerDefinition, unsupported } from "./definition.ts";
-import { kernelOptions, readOptions } from "./options.ts";
+import { biasSpecs, kernelOptions, readOptions } from "./options.ts";
 
 const options = z.object(kernelOptions);
 
 export const denseLayer: LayerDefinition = {
   weights(node) {
-    const { useBias, kernelRegularizer } = readOptions(node, options);
+    const { kernelRegularizer: l2, ...bias } = readOptions(node, options);
     if (node.inputShapes[0]?.length !== 1) {
       throw unsupported(node, "works on vectors only; put a Flatten before it");
     }
-    const kernel = { name: "kernel", role: "weight", l2: kernelRegularizer } as const;
-    return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
+    return [{ name: "kernel", role: "weight", l2 }, ...biasSpecs(bias)];
   },
   flops(node) {
     return 2 * (node.inputShapes[0]?.[0] ?? 0) * (node.outputShape[0] ?? 0);

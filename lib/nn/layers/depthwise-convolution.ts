@@ -17,11 +17,10 @@ import {
 import { fixed } from "../onnx/shape.ts";
 import type { LayerDefinition, LayerNode } from "./definition.ts";
 import { turnedPads } from "./direct-convolution.ts";
-import { biasOptions, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
+import { biasOptions, biasSpecs, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
 import { convolutionWindow } from "./window.ts";
 
-// TensorFlow.js takes a dilation rate here and then ignores it, so that only 1 means the same to both. And what it gives as
-// depthwiseConstraint is the regulariser once more, so it cannot be checked.
+// TensorFlow.js takes a dilation rate here and then ignores it, so that only 1 means the same to both.
 const options = z.object({
   ...biasOptions,
   ...windowOptions,
@@ -35,9 +34,8 @@ export const depthwiseAxes = [2, 3, 0, 1] as const;
 
 export const depthwiseConvolutionLayer: LayerDefinition = {
   weights(node) {
-    const { useBias, depthwiseRegularizer: l2 } = readOptions(node, options);
-    const kernel = { name: "depthwise_kernel", role: "weight", axes: depthwiseAxes, l2 } as const;
-    return useBias ? [kernel, { name: "bias", role: "bias" }] : [kernel];
+    const { depthwiseRegularizer: l2, ...bias } = readOptions(node, options);
+    return [{ name: "depthwise_kernel", role: "weight", axes: depthwiseAxes, l2 }, ...biasSpecs(bias)];
   },
   flops(node) {
     const { kernel } = windowOf(node);

@@ -1,7 +1,7 @@
 /** Reading a layer's configuration: an option that would silently be ignored is an error instead. */
 import { z } from "zod";
 import { AppError } from "../../errors.ts";
-import type { LayerNode } from "./definition.ts";
+import type { LayerNode, WeightSpec } from "./definition.ts";
 
 /** A regulariser, of which only the sum of squares is supported. Its factor, 0 for none. */
 export const regularizerOption = z
@@ -15,13 +15,17 @@ const absent = z.null().optional();
 /** What the layers with weights have in common. */
 export const biasOptions = {
   useBias: z.boolean(),
-  biasRegularizer: absent,
+  biasRegularizer: regularizerOption,
   activityRegularizer: absent,
-  biasConstraint: absent,
 };
 
+/** The bias of such a layer, or nothing where it has none. */
+export function biasSpecs(options: { readonly useBias: boolean; readonly biasRegularizer: number }): WeightSpec[] {
+  return options.useBias ? [{ name: "bias", role: "bias", l2: options.biasRegularizer }] : [];
+}
+
 /** What the layers with a single kernel have in common. */
-export const kernelOptions = { ...biasOptions, kernelRegularizer: regularizerOption, kernelConstraint: absent };
+export const kernelOptions = { ...biasOptions, kernelRegularizer: regularizerOption };
 
 const pair = z.tuple([z.number().int().positive(), z.number().int().positive()]);
 

@@ -3,6 +3,7 @@
  * same in both worlds: images are turned to channels last before and from it after.
  */
 import { z } from "zod";
+import { elementCount, formatShape } from "../onnx/shape.ts";
 import { toChannelsFirst, toChannelsLast } from "./channel-order.ts";
 import { type LayerDefinition, type LayerNode, noFlops, unsupported } from "./definition.ts";
 import { readOptions, requireChannelsLast } from "./options.ts";
@@ -16,6 +17,10 @@ export const reshapeLayer = reshaping((node) => {
   // The Layers API calculates no length for a -1, so no layer with weights can follow it there either.
   if (targetShape.includes(null)) throw unsupported(node, "needs every length of targetShape as a number, without -1");
   if (targetShape.length > 3) throw unsupported(node, "makes values of at most three axes an image");
+  // The Layers API compares them only where the number of images is known.
+  const [[from = []], to] = [node.inputShapes, node.outputShape];
+  if (elementCount(from) === elementCount(to)) return;
+  throw unsupported(node, `makes ${formatShape(to)} of ${formatShape(from)}, which has another number of elements`);
 });
 
 function reshaping(check: (node: LayerNode) => void): LayerDefinition {

@@ -11,7 +11,7 @@ import {
   depthwiseKernelGradient,
 } from "./depthwise-convolution.ts";
 import { directConvolution } from "./direct-convolution.ts";
-import { absentOption, biasOptions, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
+import { biasOptions, biasSpecs, pairOption, readOptions, regularizerOption, windowOptions } from "./options.ts";
 import { convolutionWindow } from "./window.ts";
 
 const options = z.object({
@@ -21,19 +21,17 @@ const options = z.object({
   dilationRate: pairOption,
   depthwiseRegularizer: regularizerOption,
   pointwiseRegularizer: regularizerOption,
-  depthwiseConstraint: absentOption,
-  pointwiseConstraint: absentOption,
 });
 
 const point: Window = { kernel: [1, 1], strides: [1, 1], dilations: [1, 1], pads: [0, 0, 0, 0] };
 
 export const separableConvolutionLayer: LayerDefinition = {
   weights(node) {
-    const { useBias, depthwiseRegularizer, pointwiseRegularizer } = readOptions(node, options);
+    const { depthwiseRegularizer, pointwiseRegularizer, ...bias } = readOptions(node, options);
     return [
       { name: "depthwise_kernel", role: "weight", axes: depthwiseAxes, l2: depthwiseRegularizer },
       { name: "pointwise_kernel", role: "weight", mixesChannels: true, axes: kernelAxes, l2: pointwiseRegularizer },
-      ...(useBias ? [{ name: "bias", role: "bias" } as const] : []),
+      ...biasSpecs(bias),
     ];
   },
   flops(node) {

@@ -2,10 +2,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LayersModel } from "@tensorflow/tfjs-layers";
+import { buildInferenceModel } from "../../../lib/nn/inference-graph.ts";
 import { supportedLayers } from "../../../lib/nn/layers.ts";
 import { planFromLayersModel } from "../../../lib/nn/plan.ts";
 import { layers as tf } from "../../../lib/nn/tensorflow.ts";
 import { sequential } from "./sequential.ts";
+
+/** The declared types of TensorFlow.js demand options that have defaults, and lack some. */
+type DepthwiseOptions = Parameters<typeof tf.layers.depthwiseConv2d>[0];
+type SeparableOptions = Parameters<typeof tf.layers.separableConv2d>[0];
+const separable = { filters: 2, kernelSize: 3 };
 
 const unsupported: Readonly<Record<string, { build: () => LayersModel; message: RegExp }>> = {
   "a layer that is not in the table": {
@@ -27,6 +33,79 @@ const unsupported: Readonly<Record<string, { build: () => LayersModel; message: 
         tf.layers.dense({ units: 2, name: "lasso", kernelRegularizer: tf.regularizers.l1() }),
       ),
     message: /layer lasso .*option kernelRegularizer/,
+  },
+  "an L1 regulariser of biases": {
+    build: () =>
+      sequential(
+        tf.layers.conv2d({ filters: 2, kernelSize: 1, name: "sparse", biasRegularizer: tf.regularizers.l1() }),
+        tf.layers.flatten(),
+      ),
+    message: /layer sparse .*option biasRegularizer/,
+  },
+  "a constraint on a kernel": {
+    build: () =>
+      sequential(tf.layers.flatten(), tf.layers.dense({ units: 2, name: "bound", kernelConstraint: "maxNorm" })),
+    message: /^layer bound \(Dense\) has a constraint on its kernel; the compiler cannot take it/,
+  },
+  "a constraint on a bias": {
+    build: () =>
+      sequential(
+        tf.layers.conv2d({ filters: 2, kernelSize: 1, name: "bound", biasConstraint: "nonNeg" }),
+        tf.layers.flatten(),
+      ),
+    message: /^layer bound \(Conv2D\) has a constraint on its bias/,
+  },
+  "a constraint on a depthwise kernel, which its configuration does not tell of": {
+    build: () =>
+      sequential(
+        tf.layers.depthwiseConv2d({ kernelSize: 3, name: "bound", depthwiseConstraint: "maxNorm" } as DepthwiseOptions),
+        tf.layers.flatten(),
+      ),
+    message: /^layer bound \(DepthwiseConv2D\) has a constraint on its depthwise_kernel/,
+  },
+  "a constraint on a pointwise kernel": {
+    build: () =>
+      sequential(
+        tf.layers.separableConv2d({ ...separable, name: "bound", pointwiseConstraint: "unitNorm" } as SeparableOptions),
+        tf.layers.flatten(),
+      ),
+    message: /^layer bound \(SeparableConv2D\) has a constraint on its pointwise_kernel/,
+  },
+  "a constraint on a batch normalisation": {
+    build: () =>
+      sequential(tf.layers.batchNormalization({ name: "bound", gammaConstraint: "nonNeg" }), tf.layers.flatten()),
+    message: /^layer bound \(BatchNormalization\) has a constraint on its gamma/,
+  },
+  "a layer that is used twice": {
+    build() {
+      const image = tf.input({ shape: [4, 4, 3] });
+      const twice = tf.layers.conv2d({ filters: 3, kernelSize: 3, padding: "same", name: "twice" });
+      const joined = twice.apply(twice.apply(image)) as typeof image;
+      const flat = tf.layers.flatten().apply(joined) as typeof image;
+      const head = tf.layers.dense({ units: 2, activation: "softmax" }).apply(flat) as typeof image;
+      return tf.model({ inputs: image, outputs: head });
+    },
+    message: /layer twice \(Conv2D\) is used more than once/,
+  },
+  "a second input": {
+    build() {
+      const images = [tf.input({ shape: [4, 4, 2] }), tf.input({ shape: [4, 4, 2] })];
+      const flat = tf.layers.flatten().apply(tf.layers.add().apply(images)) as (typeof images)[number];
+      const head = tf.layers.dense({ units: 2, activation: "softmax" }).apply(flat) as typeof flat;
+      return tf.model({ inputs: images, outputs: head, name: "pairs" });
+    },
+    message: /network pairs must have one input and one output/,
+  },
+  "a second output": {
+    build() {
+      const image = tf.input({ shape: [4, 4, 2] });
+      const flat = tf.layers.flatten().apply(image) as typeof image;
+      const heads = [2, 3].map(
+        (units) => tf.layers.dense({ units, activation: "softmax" }).apply(flat) as typeof image,
+      );
+      return tf.model({ inputs: image, outputs: heads, name: "judges" });
+    },
+    message: /network judges must have one input and one output/,
   },
   "channels first": {
     build: () =>
@@ -82,6 +161,10 @@ const unsupported: Readonly<Record<string, { build: () => LayersModel; message: 
       sequential(tf.layers.reshape({ targetShape: [-1, 4, 3], name: "open" }), tf.layers.globalAveragePooling2d({})),
     message: /layer open .*without -1/,
   },
+  "a shape of another number of elements": {
+    build: () => sequential(tf.layers.reshape({ targetShape: [5, 5, 3], name: "cut" }), tf.layers.flatten()),
+    message: /layer cut \(Reshape\) makes \[3, 5, 5\] of \[3, 16, 8\], which has another number of elements/,
+  },
   "a shape of more axes than an image": {
     build: () => sequential(tf.layers.reshape({ targetShape: [2, 8, 8, 3], name: "deep" }), tf.layers.flatten()),
     message: /layer deep .*three axes/,
@@ -124,6 +207,16 @@ test("the list of supported layers is in order", () => {
 test("an unsupported activation's message lists those that work", () => {
   const model = sequential(tf.layers.flatten(), tf.layers.dense({ units: 2, activation: "selu", name: "head2" }));
   assert.throws(() => planFromLayersModel(model), /head2.*"elu"\|"gelu"\|"linear"/);
+});
+
+test("a layer that compiles to another shape than TensorFlow.js says is blamed for it", () => {
+  const plan = planFromLayersModel(sequential(tf.layers.flatten(), tf.layers.dense({ units: 4, name: "wide" })));
+  const nodes = plan.nodes.map((node) => (node.name === "wide" ? { ...node, outputShape: [5] } : node));
+  const normalization = { mean: [0, 0, 0], standardDeviation: [1, 1, 1] };
+  assert.throws(() => buildInferenceModel({ ...plan, nodes }, normalization), {
+    code: "INTERNAL",
+    message: /^layer wide \(Dense\): compiles to \[N, 4\], the layer says \[N, 5\]/,
+  });
 });
 
 test("a window that does not fit into its images is blamed on its layer, with what to do", () => {
