@@ -26,7 +26,7 @@ export function splitTrainingData(
   if (validationShare > 0) {
     const byClass = classes.map((): number[] => []);
     for (const [index, label] of labels.entries()) byClass[label]?.push(index);
-    checkShare(
+    checkValidationShare(
       validationShare,
       byClass.map((indices, label) => ({ name: classes[label] ?? "", images: indices.length })),
     );
@@ -44,17 +44,19 @@ export function splitTrainingData(
 }
 
 /** Number of images of a class that are held out. */
-function heldOutOf(images: number, share: number): number {
+export function heldOutOf(images: number, share: number): number {
   return Math.round(share * images);
 }
 
-interface ClassSize {
+/** A class, for people, and the number of its images. */
+export interface ClassSize {
   readonly name: string;
   readonly images: number;
 }
 
 /** Throws CONFIGURATION_INVALID naming the classes that a share leaves empty on one side, and the shares that would do. */
-function checkShare(share: number, classes: readonly ClassSize[]): void {
+export function checkValidationShare(share: number, classes: readonly ClassSize[]): void {
+  if (share === 0) return;
   const empty = classes.filter(({ images }) => [0, images].includes(heldOutOf(images, share)));
   if (empty.length === 0) return;
   const use = share < 0.5 ? "to validate on" : "to train on";

@@ -1,42 +1,63 @@
 /** The images a network is trained on, and the checks before any work is done. */
 import { AppError } from "../errors.ts";
 import type { TrainingConfig } from "./configuration.ts";
-import { type DataSplit, splitTrainingData } from "./data-split.ts";
+import { checkValidationShare, type DataSplit, heldOutOf, splitTrainingData } from "./data-split.ts";
 import type { Normalization } from "./preprocessing.ts";
 
-/** A training set in memory. Both arrays lie on a SharedArrayBuffer, so that the training's thread reads them in place. */
-export interface TrainingData extends Normalization {
+/** What is known of a training set before its images are read. */
+export interface DataOutline extends Normalization {
   /** Names of the classes; a label is an index into them. */
   readonly classes: readonly string[];
   readonly height: number;
   readonly width: number;
   readonly channels: number;
+  /** Images of each class, in the order of the classes. */
+  readonly classCounts: readonly number[];
+}
+
+/** A training set in memory. Both arrays lie on a SharedArrayBuffer, so that the training's thread reads them in place. */
+export interface TrainingData extends Omit<DataOutline, "classCounts"> {
   /** The images one after the other, each [C, H, W]. */
   readonly pixels: Uint8Array;
   /** One label an image. */
   readonly labels: Uint16Array;
 }
 
-/** How the data is split, or DATASET_INVALID or CONFIGURATION_INVALID for data that cannot be trained on with this configuration. */
-export function checkTrainingData(data: TrainingData, config: TrainingConfig): DataSplit {
-  const { classes, pixels, labels } = data;
-  const problem = shapeProblem(data) ?? labelProblem(classes, labels);
-  if (problem !== undefined) throw new AppError("DATASET_INVALID", `the training data cannot be used: ${problem}`);
-  const split = splitTrainingData(data, config);
-  const images = split.training.length;
-  if (config.batchSize > images) {
-    const message = `batchSize ${config.batchSize} is more than the ${images} images there are to train on; set a smaller batchSize`;
+/**
+ * Throws DATASET_INVALID or CONFIGURATION_INVALID for data that cannot be trained on with this configuration, whatever its images show: so
+ * nothing has to be read to find out.
+ */
+export function checkOutline(outline: DataOutline, config: TrainingConfig): void {
+  const { classes, classCounts } = outline;
+  const { validationShare, batchSize } = config;
+  const problem = shapeProblem(outline) ?? classProblem(outline);
+  if (problem !== undefined) throw unusable(problem);
+  checkValidationShare(
+    validationShare,
+    classCounts.map((images, label) => ({ name: classes[label] ?? "", images })),
+  );
+  const images = classCounts.reduce((sum, count) => sum + count - heldOutOf(count, validationShare), 0);
+  if (batchSize > images) {
+    const message = `batchSize ${batchSize} is more than the ${images} images there are to train on; set a smaller batchSize`;
     throw new AppError("CONFIGURATION_INVALID", message, { details: { key: "batchSize" } });
   }
-  checkSizes(data, config);
+  checkSizes(outline, config);
+}
+
+/** How the data is split, or what `checkOutline` throws, or DATASET_INVALID for images and labels that are not what the rest says. */
+export function checkTrainingData(data: TrainingData, config: TrainingConfig): DataSplit {
+  const { pixels, labels } = data;
+  checkOutline({ ...data, classCounts: countClasses(data) }, config);
+  const problem = contentProblem(data);
+  if (problem !== undefined) throw unusable(problem);
   if (!(pixels.buffer instanceof SharedArrayBuffer) || !(labels.buffer instanceof SharedArrayBuffer)) {
     throw new AppError("INTERNAL", "the training data's pixels and labels must lie on a SharedArrayBuffer");
   }
-  return split;
+  return splitTrainingData(data, config);
 }
 
 /** Throws CONFIGURATION_INVALID for what does not fit the number of classes or the size of the images. */
-function checkSizes({ classes, height, width }: TrainingData, { classWeights, augmentation }: TrainingConfig): void {
+function checkSizes({ classes, height, width }: DataOutline, { classWeights, augmentation }: TrainingConfig): void {
   const refuse = (key: string, message: string): never => {
     throw new AppError("CONFIGURATION_INVALID", message, { details: { key } });
   };
@@ -51,16 +72,9 @@ function checkSizes({ classes, height, width }: TrainingData, { classWeights, au
   }
 }
 
-function shapeProblem(data: TrainingData): string | undefined {
-  const { height, width, channels, pixels, labels, mean, standardDeviation } = data;
-  const lengths = { height, width, channels };
-  for (const [name, value] of Object.entries(lengths)) {
+function shapeProblem({ height, width, channels, mean, standardDeviation }: DataOutline): string | undefined {
+  for (const [name, value] of Object.entries({ height, width, channels })) {
     if (!Number.isInteger(value) || value < 1) return `${name} is ${value}`;
-  }
-  if (labels.length === 0) return "there are no images";
-  const size = channels * height * width;
-  if (pixels.length !== labels.length * size) {
-    return `${labels.length} images of ${channels}x${height}x${width} need ${labels.length * size} bytes, there are ${pixels.length}`;
   }
   if (mean.length !== channels || standardDeviation.length !== channels) {
     return `mean and standardDeviation need one number for each of ${channels} channels`;
@@ -72,13 +86,29 @@ function shapeProblem(data: TrainingData): string | undefined {
   return undefined;
 }
 
-function labelProblem(classes: readonly string[], labels: Uint16Array): string | undefined {
+function classProblem({ classes, classCounts }: DataOutline): string | undefined {
+  if (classCounts.every((count) => count === 0)) return "there are no images";
   if (classes.length < 2) return `${classes.length} class, at least 2 are needed`;
-  const counts = new Uint32Array(classes.length);
-  for (const [index, label] of labels.entries()) {
-    if (label >= classes.length) return `image ${index} has label ${label}, there are ${classes.length} classes`;
-    counts[label] = (counts[label] ?? 0) + 1;
-  }
-  const empty = counts.indexOf(0);
+  const empty = classCounts.indexOf(0);
   return empty < 0 ? undefined : `class ${classes[empty]} has no image`;
+}
+
+function contentProblem({ classes, height, width, channels, pixels, labels }: TrainingData): string | undefined {
+  const size = channels * height * width;
+  if (pixels.length !== labels.length * size) {
+    return `${labels.length} images of ${channels}x${height}x${width} need ${labels.length * size} bytes, there are ${pixels.length}`;
+  }
+  const stray = labels.findIndex((label) => label >= classes.length);
+  return stray < 0 ? undefined : `image ${stray} has label ${labels[stray]}, there are ${classes.length} classes`;
+}
+
+/** Labels of no class are left out. */
+function countClasses({ classes, labels }: TrainingData): number[] {
+  const counts = classes.map(() => 0);
+  for (const label of labels) if (label < counts.length) counts[label] = (counts[label] ?? 0) + 1;
+  return counts;
+}
+
+function unusable(problem: string): AppError {
+  return new AppError("DATASET_INVALID", `the training data cannot be used: ${problem}`);
 }

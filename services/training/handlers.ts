@@ -26,12 +26,12 @@ import { readManifest } from "../../lib/images/manifest.ts";
 import { configFromSpec, defaultNetwork } from "../../lib/nn/config-from-spec.ts";
 import type { TrainingConfig } from "../../lib/nn/configuration.ts";
 import { engineVersion } from "../../lib/nn/engine.ts";
-import type { TrainingPace } from "../../lib/nn/training.ts";
+import { checkTraining, type TrainingPace } from "../../lib/nn/training.ts";
 import { defaultModelName } from "../../lib/registry/model-log.ts";
 import type { ChangeOrigin, Registry } from "../../lib/registry/registry.ts";
 import { withSpan } from "../../lib/telemetry/spans.ts";
 import { lastCheckpoint, readCheckpoint, type StoredCheckpoint, type UsableCheckpoint } from "./checkpoints.ts";
-import { createTrainingJobs, loadTrainingData } from "./job.ts";
+import { createTrainingJobs, loadTrainingData, outlineFrom } from "./job.ts";
 import { registerModel } from "./register-model.ts";
 
 export interface TrainingDependencies {
@@ -101,6 +101,8 @@ export function createTraining(dependencies: TrainingDependencies): Training {
       const config = configFromSpec(order.spec);
       const manifest = await readManifest(order.datasetDigest, dependencies);
       const resolved = { network, config, manifest, signal: order.signal };
+      // Before anything is read or told: nobody shall wait for what cannot be.
+      checkTraining({ network, config, engine: dependencies.engine, data: outlineFrom(manifest) });
       const attributes = { "millrace.network.name": network, "millrace.dataset.digest": order.datasetDigest };
       return withSpan("train", { attributes }, async () => {
         const data = await loadTrainingData(artifacts, resolved);

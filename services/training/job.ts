@@ -4,7 +4,7 @@ import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import { loadSplit } from "../../lib/images/load-split.ts";
 import type { TrainingConfig } from "../../lib/nn/configuration.ts";
 import { startTraining, type TrainingJob, type TrainingResult } from "../../lib/nn/training.ts";
-import type { TrainingData } from "../../lib/nn/training-data.ts";
+import type { DataOutline, TrainingData } from "../../lib/nn/training-data.ts";
 import {
   type CheckpointWriter,
   createCheckpointWriter,
@@ -111,13 +111,19 @@ async function settle(checkpoints: CheckpointWriter, signal: AbortSignal): Promi
   signal.throwIfAborted();
 }
 
+/** What the manifest says of the images to train on. */
+export function outlineFrom(manifest: DatasetManifest): DataOutline {
+  const { classes, shape, channelMeans: mean, channelDeviations: standardDeviation, train } = manifest;
+  const { height = 0, width = 0, channels = 0 } = shape ?? {};
+  return { classes, height, width, channels, mean, standardDeviation, classCounts: train?.classCounts ?? [] };
+}
+
 /** The training split of the data set, decoded. */
 export async function loadTrainingData(
   artifacts: ArtifactStore,
   { manifest, signal }: ResolvedTraining,
 ): Promise<TrainingData> {
   const { pixels, labels } = await loadSplit(manifest, "train", { artifacts, signal });
-  const { classes, shape, channelMeans: mean, channelDeviations: standardDeviation } = manifest;
-  const { height = 0, width = 0, channels = 0 } = shape ?? {};
-  return { classes, height, width, channels, mean, standardDeviation, pixels, labels };
+  const { classCounts: _, ...outline } = outlineFrom(manifest);
+  return { ...outline, pixels, labels };
 }

@@ -22,7 +22,7 @@ import { readBytes } from "../../lib/artifacts/read.ts";
 import type { ArtifactStore } from "../../lib/artifacts/store.ts";
 import type { Bus } from "../../lib/bus/bus.ts";
 import { startStage } from "../../lib/bus/stage.ts";
-import { eventSubject } from "../../lib/bus/subjects.ts";
+import { eventStream, eventSubject } from "../../lib/bus/subjects.ts";
 import { prepareDataset } from "../../lib/images/prepare-dataset.ts";
 import { decodeCheckpoint, encodeCheckpoint } from "../../lib/nn/checkpoint.ts";
 import { createRegistry } from "../../lib/registry/registry.ts";
@@ -37,6 +37,7 @@ const stack = createStack();
 let bus: Bus;
 let artifacts: ArtifactStore;
 let dataset: Dataset;
+let tinyDataset: Dataset;
 
 before(async () => {
   bus = await openTestBus(await startNats(stack), { service: "training" });
@@ -45,6 +46,7 @@ before(async () => {
   const spec = { source: "pictograms", limitPerClass: 20 };
   const dependencies = { artifacts, cacheFolder: await tempFolder(stack), signal, onProgress: () => undefined };
   dataset = await prepareDataset(create(DatasetSpecSchema, spec), dependencies);
+  tinyDataset = await prepareDataset(create(DatasetSpecSchema, { ...spec, imageSize: 4 }), dependencies);
 });
 
 after(async () => {
@@ -54,16 +56,16 @@ after(async () => {
 });
 
 /** Gives a run to the training stage, as ingestion does. */
-async function requestTraining(runId: string, hyperparameters: JsonObject) {
+async function requestTraining(runId: string, hyperparameters: JsonObject, prepared = dataset) {
   const training = { network: "small", hyperparameters: { batchSize: 50, intraOpThreads: 1, ...hyperparameters } };
   const spec = { training, modelName: runId };
-  return bus.publish(create(DatasetPreparedSchema, { dataset, spec }), { runId });
+  return bus.publish(create(DatasetPreparedSchema, { dataset: prepared, spec }), { runId });
 }
 
 /** Progress and checkpoints come after every step, so that no test depends on how fast steps are. */
-function startTrainingStage(): ReturnType<typeof startStage> {
+function startTrainingStage(store = artifacts): ReturnType<typeof startStage> {
   const pace = { progressMs: 0, checkpointMs: 0 };
-  const training = createTraining({ artifacts, registry: createRegistry(bus), engine: "onnxruntime", pace });
+  const training = createTraining({ artifacts: store, registry: createRegistry(bus), engine: "onnxruntime", pace });
   return startStage(bus, trainingStage(training, bus));
 }
 
@@ -74,6 +76,12 @@ async function messages<T extends Message>(runId: string, name: string): Promise
 /** The first event of a kind, waited for. */
 async function first<T extends Message>(runId: string, name: string): Promise<T> {
   return eventually(`${name} of ${runId}`, async () => (await messages<T>(runId, name))[0], deadlineMs);
+}
+
+/** Whether the stage has nothing left to do. */
+async function isSettled(): Promise<boolean> {
+  const { num_pending, num_ack_pending } = await bus.jsm.consumers.info(eventStream, "training");
+  return num_pending === 0 && num_ack_pending === 0;
 }
 
 async function manifestOf({ model }: ModelTrained): Promise<ModelManifest> {
@@ -96,8 +104,10 @@ suite("the training stage", () => {
     );
     for (const { metrics } of epochs) {
       assert.ok(metrics?.validationAccuracy !== undefined && metrics.validationLoss !== undefined);
-      assert.ok(metrics.learningRate > 0 && metrics.imagesPerSecond > 0 && metrics.loss > 0);
+      assert.ok(metrics.learningRate > 0 && metrics.imagesPerSecond > 0 && metrics.loss > 0 && metrics.accuracy > 0);
     }
+    const secondsLeft = epochs.map(({ metrics }) => metrics?.remainingSeconds);
+    assert.deepEqual([(secondsLeft[0] ?? 0) > 0, secondsLeft[1]], [true, 0]);
     const [progress] = await messages<TrainingProgressed>("whole", "training.progressed");
     assert.equal(progress?.progress?.steps, 3);
     assert.deepEqual(
@@ -189,25 +199,46 @@ suite("the training stage", () => {
     assert.equal(epochs.length, last.metrics?.epoch);
   });
 
-  test("fails a run at its first try where the data set does not allow the configuration", async () => {
-    for (const [runId, hyperparameters, expected] of [
-      ["large-batch", { batchSize: 10_000 }, /batchSize 10000 is more than the 200 images/],
-      ["small-share", { validationShare: 0.01 }, /validationShare 0.01 of the 20 images of class/],
-    ] as const) {
-      await requestTraining(runId, hyperparameters);
-      const stage = startTrainingStage();
-      const { code, message, attempts } = await first<RunFailed>(runId, "run.failed");
-      await stage.stop();
-      assert.deepEqual([code, attempts], ["CONFIGURATION_INVALID", 1]);
-      assert.match(message, expected);
+  test("fails a run at its first try, before it begins or reads an image, where the manifest shows that it cannot be", async () => {
+    const [configuration, images] = ["CONFIGURATION_INVALID", "DATASET_INVALID"];
+    const impossible: [string, string, JsonObject, RegExp][] = [
+      ["large-batch", configuration, { batchSize: 10_000 }, /batchSize 10000 is more than the 200 images/],
+      ["small-share", configuration, { validationShare: 0.01 }, /validationShare 0.01 of the 20 images of class/],
+      ["few-weights", configuration, { classWeights: [1, 2] }, /classWeights has 2 numbers, there are 10 classes/],
+      ["large-cutout", configuration, { augmentation: { cutout: 33 } }, /cutout 33 .* images of 32x32 allow/],
+      ["far-translation", configuration, { augmentation: { translation: 32 } }, /translation 32 .* set at most 31/],
+      ["tiny-images", images, {}, /images of 4x4 are too small for network small: its layer pool4/],
+    ];
+    for (const [runId, code, hyperparameters] of impossible) {
+      await requestTraining(runId, hyperparameters, code === images ? tinyDataset : dataset);
     }
+    const read = new Set<string>();
+    const stage = startTrainingStage({
+      ...artifacts,
+      get(digest, options) {
+        read.add(digest);
+        return artifacts.get(digest, options);
+      },
+    });
+    for (const [runId, expectedCode, , expected] of impossible) {
+      const { code, message, attempts } = await first<RunFailed>(runId, "run.failed");
+      assert.deepEqual([code, attempts], [expectedCode, 1]);
+      assert.match(message, expected);
+      assert.deepEqual(await messages(runId, "training.started"), []);
+    }
+    await stage.stop();
+    assert.deepEqual(read, new Set([dataset.digest, tinyDataset.digest]));
   });
 
-  test("gives up a cancelled run while a step is under way, and takes the next", async () => {
+  test("gives up a cancelled run within two seconds, while a step is under way, and takes the next", async () => {
     await requestTraining("cancelled", { epochs: 1000 });
     const stage = startTrainingStage();
     await first<TrainingEpochCompleted>("cancelled", "training.epoch_completed");
+    const cancelledMs = performance.now();
     await bus.publish(create(RunCancelledSchema), { runId: "cancelled" });
+    await eventually("the message is settled", isSettled);
+    const settledMs = performance.now() - cancelledMs;
+    assert.ok(settledMs < 2_000, `settled after ${settledMs} ms`);
     await requestTraining("next", { epochs: 1 });
     await first<ModelTrained>("next", "model.trained");
     await stage.stop();

@@ -6,11 +6,11 @@ import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { onnxruntimeEngine } from "../../../lib/nn/engines/onnxruntime.ts";
 import { normalizedTensor } from "../../../lib/nn/image-tensor.ts";
 import { buildInitialNetwork } from "../../../lib/nn/initial-network.ts";
-import type { NetworkDefinition } from "../../../lib/nn/networks/definition.ts";
+import type { NetworkDefinition, NetworkInput } from "../../../lib/nn/networks/definition.ts";
 import { small } from "../../../lib/nn/networks/small.ts";
 import { speedrun } from "../../../lib/nn/networks/speedrun.ts";
 import { networks } from "../../../lib/nn/networks.ts";
-import { core } from "../../../lib/nn/tensorflow.ts";
+import { core, layers as tf } from "../../../lib/nn/tensorflow.ts";
 import type { TrainingData } from "../../../lib/nn/training-data.ts";
 import { assertAllClose } from "./layer-harness.ts";
 import { blotData, greyBlotData } from "./training-data.ts";
@@ -49,6 +49,59 @@ for (const network of networks) {
       code: "DATASET_INVALID",
       retryable: false,
       message: new RegExp(`^images of 7x7 are too small for network ${network.name}: its layer \\S*pool\\S* `),
+    });
+  });
+}
+
+type Symbolic = ReturnType<typeof tf.input>;
+
+const picturesOf = (channels: number, size: number) => {
+  const model = tf.sequential({ name: "fixed" });
+  model.add(tf.layers.flatten({ inputShape: [size, size, channels] }));
+  model.add(tf.layers.dense({ units: 4, activation: "softmax" }));
+  return model;
+};
+
+for (const [name, made, taken] of [
+  ["another size", () => picturesOf(3, 9), "3x9x9 in 4"],
+  ["another number of channels", () => picturesOf(1, 8), "1x8x8 in 4"],
+  ["another number of classes", () => small.build({ ...blotData({ images: 4 }), classes: 3, seed: 1 }), "3x8x8 in 3"],
+] as const) {
+  test(`a network that is made for ${name} is refused, and leaves no tensor behind`, () => {
+    const before = core.memory().numTensors;
+    assert.throws(() => build({ ...small, build: made }, blotData({ images: 8 })), {
+      code: "DATASET_INVALID",
+      message: new RegExp(`is for images of ${taken} classes, the data set has images of 3x8x8 in 4 classes; prepare`),
+    });
+    assert.equal(core.memory().numTensors, before);
+  });
+}
+
+/** What TensorFlow.js refuses while a network is built, and says of it. */
+const unbuildable: Readonly<Record<string, { layers: (image: Symbolic) => unknown; reason: string }>> = {
+  "a sum of shapes that do not broadcast": {
+    layers: (image) => tf.layers.add().apply([image, tf.layers.maxPooling2d({ poolSize: 2 }).apply(image) as Symbolic]),
+    reason: "Operands could not be broadcast .*",
+  },
+  "a regulariser of what a layer gives": {
+    layers: (image) =>
+      tf.layers.conv2d({ filters: 1, kernelSize: 1, activityRegularizer: tf.regularizers.l2() }).apply(image),
+    reason: ".* activity regularizer\\(s\\) is not supported yet",
+  },
+};
+
+for (const [name, { layers, reason }] of Object.entries(unbuildable)) {
+  test(`${name} is an error that names the network, and is not tried again`, () => {
+    const broken = ({ height, width, channels }: NetworkInput) => {
+      layers(tf.input({ shape: [height, width, channels] }));
+      return assert.fail("nothing was refused");
+    };
+    assert.throws(() => build({ ...small, name: "broken", build: broken }, blotData({ images: 8 })), {
+      code: "LAYER_UNSUPPORTED",
+      retryable: false,
+      message: new RegExp(
+        `^network broken cannot be built for images of 3x8x8 in 4 classes: ${reason}; mend its layers`,
+      ),
     });
   });
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ErrorCode } from "../../../lib/errors.ts";
-import { startTraining, type TrainingRequest } from "../../../lib/nn/training.ts";
+import { checkTraining, startTraining, type TrainingRequest } from "../../../lib/nn/training.ts";
 import { assertRejects, isAppError } from "./app-errors.ts";
 import { blotData, shortData as data, shortTraining } from "./training-data.ts";
 
@@ -86,8 +86,14 @@ for (const [network, size, layer] of [
 ] as const) {
   test(`images too small for ${network} are an error that names the layer`, async () => {
     const tiny = blotData({ images: 128, size });
-    const job = startTraining({ ...shortTraining(network, { augmentation: { translation: 0 } }), data: tiny });
-    await assertRejects(job.result, "DATASET_INVALID", new RegExp(layer));
+    const request = { ...shortTraining(network, { augmentation: { translation: 0 } }), data: tiny };
+    await assertRejects(startTraining(request).result, "DATASET_INVALID", new RegExp(layer));
+    const { pixels: _, labels: __, ...outline } = tiny;
+    assert.throws(
+      () => checkTraining({ ...request, data: { ...outline, classCounts: [32, 32, 32, 32] } }),
+      (thrown) => isAppError(thrown, "DATASET_INVALID", new RegExp(layer)),
+      "without the images as well",
+    );
   });
 }
 
