@@ -61,6 +61,7 @@ const reportSchema = z.object({
   remainingMs: z.number(),
   validationAccuracy: z.number().exactOptional(),
   validationLoss: z.number().exactOptional(),
+  validationMs: z.number().exactOptional(),
 });
 const headerSchema = z.object({
   network: z.string(),

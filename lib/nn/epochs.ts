@@ -32,15 +32,19 @@ export interface EpochPosition {
   readonly learningRate: number;
   /** Steps to the end of the whole training. */
   readonly stepsLeft: number;
+  /** Validations to the end of the whole training. */
+  readonly validationsLeft: number;
+  /** What one of them takes; 0 while that is not known, and where there are none. */
+  readonly validationMs: number;
   /** What is left of the time that the training may take. */
   readonly leftMs: number;
 }
 
 /** An epoch as its steps so far show it. */
 export function measureEpoch(sums: EpochSums, position: EpochPosition): EpochMeasures {
-  const { config, epoch, learningRate, stepsLeft, leftMs } = position;
+  const { config, epoch, learningRate, stepsLeft, validationsLeft, validationMs, leftMs } = position;
   const images = sums.steps * config.batchSize;
-  const remainingMs = (stepsLeft * sums.durationMs) / sums.steps;
+  const remainingMs = (stepsLeft * sums.durationMs) / sums.steps + validationsLeft * validationMs;
   return {
     epoch,
     epochs: config.epochs,

@@ -112,6 +112,8 @@ async function finish(run: Run): Promise<TrainingResult> {
   }
 }
 
+type ValidationReport = Pick<Required<EpochReport>, "validationAccuracy" | "validationLoss" | "validationMs">;
+
 interface Outcome extends Pick<TrainingResult, "epochs" | "end" | "keptEpoch"> {
   /** Those that the model gets. */
   readonly weights: ReadonlyMap<string, Float32Array>;
@@ -133,9 +135,13 @@ async function runEpochs(run: Run): Promise<Outcome> {
 
   const elapsedMs = () => performance.now() - run.startedMs;
   const progressOf = (elapsedMs: number) => progressAt({ step, steps, elapsedMs, maxMinutes });
-  const measures = () => {
+  const measures = (validation?: ValidationReport) => {
     const leftMs = maxMinutes === 0 ? Number.POSITIVE_INFINITY : 60_000 * maxMinutes - elapsedMs();
-    return measureEpoch(sums, { config, epoch: epochs.length + 1, learningRate, stepsLeft: steps - step, leftMs });
+    const epoch = epochs.length + 1;
+    const validationsLeft = config.epochs - epoch + (validation === undefined ? 1 : 0);
+    const { validationMs = 0 } = validation ?? epochs.at(-1) ?? {};
+    const position = { config, epoch, learningRate, stepsLeft: steps - step, validationsLeft, validationMs, leftMs };
+    return measureEpoch(sums, position);
   };
   const checkHealth = () => {
     const place = { epoch: epochs.length + 1, step: sums.steps };
@@ -190,14 +196,17 @@ async function runEpochs(run: Run): Promise<Outcome> {
       } while (step % stepsPerEpoch !== 0 && progress < 1);
 
       checkHealth();
-      let report: EpochReport = { ...measures(), durationMs: sums.durationMs };
+      let validation: ValidationReport | undefined;
       if (images.validation.length > 0) {
+        const startedMs = performance.now();
         trainer.writeWeights(averaging.weights());
         const options = { data, images: images.validation, config, throwIfCancelled };
         const { accuracy, loss } = await validate(model, options);
-        checkLoss(loss, { epoch: report.epoch, step: sums.steps }, "validation loss");
-        report = { ...report, validationAccuracy: accuracy, validationLoss: loss };
+        checkLoss(loss, { epoch: epochs.length + 1, step: sums.steps }, "validation loss");
+        const validationMs = performance.now() - startedMs;
+        validation = { validationAccuracy: accuracy, validationLoss: loss, validationMs };
       }
+      const report: EpochReport = { ...measures(validation), durationMs: sums.durationMs, ...validation };
       epochs.push(report);
       sums = noSums;
       if (config.keep === "best" && bestEpoch(epochs) === report.epoch) best = copyOf(averaging.weights());

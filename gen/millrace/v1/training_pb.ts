@@ -262,14 +262,14 @@ export type EpochMetrics = Message<"millrace.v1.EpochMetrics"> & {
   imagesPerSecond: number;
 
   /**
-   * Wall time of the epoch.
+   * Time that the epoch's steps took, without its validation and without checkpoints.
    *
    * @generated from field: double duration_seconds = 7;
    */
   durationSeconds: number;
 
   /**
-   * Estimated time until the last epoch ends.
+   * Estimated time until the last epoch ends, without checkpoints. Validations count as soon as one has been timed.
    *
    * @generated from field: double remaining_seconds = 8;
    */

@@ -89,7 +89,8 @@ test("a limit of time counts what was trained before a break", async () => {
   assert.deepEqual(resumed.onnx, whole.onnx);
 });
 
-function withoutTimes({ durationMs, remainingMs, imagesPerSecond, ...report }: EpochReport): object {
+function withoutTimes({ durationMs, remainingMs, imagesPerSecond, validationMs, ...report }: EpochReport): object {
   assert.ok(durationMs > 0 && remainingMs >= 0 && imagesPerSecond > 0);
+  assert.equal((validationMs ?? 0) > 0, report.validationLoss !== undefined);
   return report;
 }

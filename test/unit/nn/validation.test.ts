@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { resolveTrainingConfig } from "../../../lib/nn/configuration.ts";
 import { splitTrainingData } from "../../../lib/nn/data-split.ts";
-import { bestEpoch, trainingEnd } from "../../../lib/nn/epochs.ts";
+import { bestEpoch, measureEpoch, trainingEnd } from "../../../lib/nn/epochs.ts";
 import { createInferenceWorker } from "../../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../../lib/nn/metrics.ts";
 import { type EpochReport, startTraining } from "../../../lib/nn/training.ts";
@@ -88,6 +88,30 @@ test("keeping the best gives the model of the epoch with the highest validation 
   const { validation } = splitTrainingData(data, config);
   const { logLoss } = await evaluate(onnx, validation);
   assertAllClose([epochs[keptEpoch - 1]?.validationLoss ?? Number.NaN], [logLoss], 1e-6, "loss");
+});
+
+test("the time left is that of the steps and, once one has been timed, of the validations still to come", async () => {
+  const config = resolveTrainingConfig("small", overrides);
+  const sums = { steps: 5, loss: 5, correct: 80, durationMs: 100 };
+  const left = (position: object) => {
+    const here = {
+      config,
+      epoch: 1,
+      learningRate: 0.1,
+      stepsLeft: 10,
+      validationsLeft: 2,
+      validationMs: 0,
+      ...position,
+    };
+    return measureEpoch(sums, { leftMs: Number.POSITIVE_INFINITY, ...here }).remainingMs;
+  };
+  assert.deepEqual([left({}), left({ validationMs: 30 }), left({ validationMs: 30, leftMs: 90 })], [200, 260, 90]);
+
+  const { epochs } = await startTraining({ network: "small", data, config }).result;
+  for (const [index, { durationMs, validationMs = 0, remainingMs }] of epochs.entries()) {
+    assert.ok(validationMs > 0);
+    assertAllClose([remainingMs], [(2 - index) * (durationMs + validationMs)], 1e-9, `after epoch ${index + 1}`);
+  }
 });
 
 test("a training stops early once its patience is over, and says so", async () => {
