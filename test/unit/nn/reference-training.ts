@@ -22,6 +22,7 @@ export function createReferenceTrainer(model: LayersModel, config: OptimizerConf
   // Everything is read from the model itself: from our plan of it, whatever the plan got wrong would be wrong on both sides.
   const [, height = 0, width = 0, channels = 0] = (model.inputs[0]?.shape ?? []).map(Number);
   const classes = Number(model.outputs[0]?.shape.at(-1));
+  completeNormalization(model);
   const variables = model.trainableWeights.map((weight) => weight.read() as core.Variable);
   const kernels = variables.filter((_, index) => model.trainableWeights[index]?.originalName.endsWith("kernel"));
   const convolutions = kernels.filter((kernel) => config.kind === "muon" && isConvolution(kernel));
@@ -48,6 +49,17 @@ export function createReferenceTrainer(model: LayersModel, config: OptimizerConf
       forBiases.applyGradients(pick(clipped, (name) => !kernelNames.has(name) && !turnedNames.has(name)));
       return value.dataSync()[0] ?? Number.NaN;
     });
+}
+
+/** TensorFlow.js reads slope and shift of every batch normalisation that it trains, also of one that was told to have none. */
+function completeNormalization(model: LayersModel): void {
+  type Constant = { read(): core.Tensor };
+  for (const layer of model.layers.filter((candidate) => candidate.getClassName() === "BatchNormalization")) {
+    const channels = Number(layer.outputShape.at(-1));
+    const normalization = layer as { gamma?: Constant; beta?: Constant };
+    normalization.gamma ??= { read: () => core.ones([channels]) };
+    normalization.beta ??= { read: () => core.zeros([channels]) };
+  }
 }
 
 function createReferenceOptimizer(config: OptimizerConfig, learningRate: number): core.Optimizer {
