@@ -2,7 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../../lib/errors.ts";
-import { type CheckpointTensors, decodeCheckpoint, encodeCheckpoint } from "../../../lib/nn/checkpoint.ts";
+import {
+  type Checkpoint,
+  type CheckpointTensors,
+  decodeCheckpoint,
+  encodeCheckpoint,
+} from "../../../lib/nn/checkpoint.ts";
 import { createInferenceWorker } from "../../../lib/nn/inference.ts";
 import { evaluatePredictions } from "../../../lib/nn/metrics.ts";
 import { predictWithLayersModel } from "../../../lib/nn/parity.ts";
@@ -169,6 +174,23 @@ test("progress is told after every step where it is not held back, and counts th
     expected,
   );
   assert.ok(seen.every(({ loss, imagesPerSecond }) => Number.isFinite(loss) && imagesPerSecond > 0));
+});
+
+test("within an epoch a checkpoint is made as often as checkpointMinutes says", async () => {
+  // More images than can be trained on before the second checkpoint: nothing but the clock decides.
+  const { network, config } = shortTraining("small", { batchSize: 1, checkpointMinutes: 0.01, epochs: 1 });
+  const checkpoints: Checkpoint[] = [];
+  const onCheckpoint = (bytes: Uint8Array): void => {
+    checkpoints.push(decodeCheckpoint(bytes));
+    if (checkpoints.length === 2) throw new AppError("CANCELLED", "two are enough");
+  };
+  const job = startTraining({ network, config, data: blotData({ images: 16_384 }) }, { onCheckpoint });
+  await assertRejects(job.result, "CANCELLED", /two are enough/);
+  await job.cancel();
+  const [before, after] = checkpoints;
+  assert.ok(before && after, `${checkpoints.length} checkpoints`);
+  assert.deepEqual([before.epochs.length, after.epochs.length], [0, 0]);
+  assert.ok(before.elapsedMs >= 600 && after.elapsedMs - before.elapsedMs >= 600);
 });
 
 test("a loss that is no number any more stops the training and names the epoch and step", async () => {
