@@ -122,7 +122,7 @@ export const ModelReadyRequestSchema: GenMessage<ModelReadyRequest> = /*@__PURE_
  */
 export type ModelReadyResponse = Message<"inference.ModelReadyResponse"> & {
   /**
-   * True if it can.
+   * True if it can; false also for a model or a version that there is not.
    *
    * @generated from field: bool ready = 1;
    */
@@ -333,7 +333,8 @@ export type ModelInferRequest = Message<"inference.ModelInferRequest"> & {
   id: string;
 
   /**
-   * Options.
+   * "routing_key": requests of one key go to the same version. "timeout": microseconds for the inference. "priority": 1 is high, 3 and more are
+   * low, and others normal. Others are not looked at.
    *
    * @generated from field: map<string, inference.InferParameter> parameters = 4;
    */
@@ -473,7 +474,8 @@ export type ModelInferResponse = Message<"inference.ModelInferResponse"> & {
   id: string;
 
   /**
-   * Options.
+   * "prediction_ids": for SendFeedback, one for each image, with commas between them. "dataset_digest" and "run_id": what the model was trained on
+   * and by. "timings": as PredictResponse has them, in JSON; of several images the most each time.
    *
    * @generated from field: map<string, inference.InferParameter> parameters = 4;
    */
@@ -896,7 +898,8 @@ export type RepositoryModelUnloadRequest = Message<"inference.RepositoryModelUnl
   modelName: string;
 
   /**
-   * "version": number of a version; by default all that no alias names. "unload_dependents" is not looked at.
+   * "version": number of a version or an alias; by default all. What champion, canary or shadow names is not unloaded: the call is refused.
+   * "unload_dependents" is not looked at. Others are refused.
    *
    * @generated from field: map<string, inference.ModelRepositoryParameter> parameters = 3;
    */

@@ -10,20 +10,26 @@ import {
   type OpenInferenceRestOptions,
 } from "../../services/prediction/open-inference/rest.ts";
 import { openInferenceRoutes } from "../../services/prediction/open-inference/routes.ts";
-import { startServing } from "./served-model.ts";
+import { type ServingOptions, startServing, type TestServing } from "./served-model.ts";
 import { tempFolder } from "./temp-folder.ts";
 
 export interface OpenInferenceServer extends ListeningServer {
+  /** What it answers with. */
+  readonly serving: TestServing;
   /** Takes the champion away, as before the first one is live. */
   withdraw(): void;
 }
 
 export async function startOpenInference(
   t: TestContext,
-  options: Pick<OpenInferenceRestOptions, "bodyTimeoutMs"> = {},
+  {
+    aliases = {},
+    shares = {},
+    ...options
+  }: Pick<OpenInferenceRestOptions, "bodyTimeoutMs"> & Pick<ServingOptions, "aliases" | "shares"> = {},
 ): Promise<OpenInferenceServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
-  const serving = await startServing(await tempFolder(t), { batching, versions: 2 });
+  const serving = await startServing(await tempFolder(t), { batching, versions: 2, aliases, shares });
   const inference = createOpenInference(serving);
   const logger = createLogger({ service: "test", level: "silent" });
   const server = createRpcServer({
@@ -37,5 +43,5 @@ export async function startOpenInference(
     await listening.close(1_000);
     await serving[Symbol.asyncDispose]();
   });
-  return { ...listening, withdraw: () => serving.withdraw(championAlias) };
+  return { ...listening, serving, withdraw: () => serving.withdraw(championAlias) };
 }

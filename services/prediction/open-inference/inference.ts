@@ -9,6 +9,7 @@ import { AppError } from "../../../lib/errors.ts";
 import { championAlias, requireVersion } from "../../../lib/registry/model-log.ts";
 import { version as serverVersion } from "../../../lib/version.ts";
 import {
+  type Answer,
   type AnsweringDependencies,
   type AnsweringModel,
   type Caller,
@@ -17,10 +18,12 @@ import {
   decodeFor,
   withModel,
 } from "../answering.ts";
-import type { Prepare } from "../batcher.ts";
+import type { Batched, Prepare } from "../batcher.ts";
 import type { Deployment } from "../deployment.ts";
+import type { Priority } from "../priority-queue.ts";
 import type { LoadedModel } from "../serving.ts";
 import { mostProbable } from "../shadow.ts";
+import { type AnswerParameters, answerParameters } from "./answer-parameters.ts";
 import { createRepository, type Repository } from "./repository.ts";
 import { requireName, selectorOf } from "./selection.ts";
 import { badInput, countImages, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
@@ -39,6 +42,8 @@ export interface InferRequest {
   readonly outputs: readonly string[];
   /** Requests of one key go to the same version; empty leaves it to chance. */
   readonly routingKey: string;
+  /** Triton's level, whose highest is 1: that is our high, from 3 on it is low. Default: 0, which is normal, as 2 is. */
+  readonly priority?: number | undefined;
   /** After which DEADLINE_EXCEEDED is the answer, in ms, if the caller has not gone before. Default: as long as the caller waits. */
   readonly timeoutMs?: number | undefined;
 }
@@ -47,6 +52,7 @@ export interface InferResult {
   readonly modelName: string;
   readonly modelVersion: string;
   readonly outputs: readonly Tensor[];
+  readonly parameters: AnswerParameters;
 }
 
 export interface ModelMetadata {
@@ -61,7 +67,7 @@ export interface ModelMetadata {
 export const serverMetadata = {
   name: "millrace",
   version: serverVersion,
-  extensions: ["binary_tensor_data", "model_repository"],
+  extensions: ["binary_tensor_data", "model_repository", "schedule_policy"],
 } as const;
 
 /** A model by its name and the number of a version or an alias; the champion if that is empty. MODEL_NOT_FOUND if there is none such. */
@@ -97,19 +103,20 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
     },
     infer: (request, anyCaller) =>
       inTime(request, anyCaller, async (caller) => {
-        const { modelName, modelVersion, inputs, outputs, routingKey } = request;
+        const { modelName, modelVersion, inputs, outputs, routingKey, priority = 0 } = request;
         checkName(modelName);
         requireOutputs(outputs);
         const input = onlyInput(inputs);
         const count = countImages(input);
         const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
-        const asked = new CallRequest(caller, { selector, routingKey, count });
+        const asked = new CallRequest(caller, { selector, routingKey, priority: priorityOf(priority), count });
         return withModel(dependencies, asked, async (model) => {
           const classified = await classifyAll(model, input);
           return {
             modelName,
             modelVersion: String(model.version.version),
             outputs: wantedOutputs(outputs, outputTensors(classified, model.manifest.classes)),
+            parameters: answerParameters(model, classified),
           };
         });
       }),
@@ -139,6 +146,11 @@ function describe({ version, manifest }: LoadedModel, { log }: Pick<Deployment, 
       classes: JSON.stringify(manifest.classes),
     },
   };
+}
+
+function priorityOf(level: number): Priority {
+  if (level === 1) return "high";
+  return level >= 3 ? "low" : "normal";
 }
 
 /** The one input that a request must have. */
@@ -171,10 +183,8 @@ async function inTime<T>(
   return await orAborted(done, joined.signal).finally(() => clearTimeout(timer));
 }
 
-/** Probabilities of each image. */
-async function classifyAll(model: AnsweringModel, input: Tensor): Promise<readonly Float32Array[]> {
-  const classified = await Promise.all(decodersOf(model, input).map((decode) => model.classify(decode)));
-  return classified.map(({ output }) => output.probabilities);
+function classifyAll(model: AnsweringModel, input: Tensor): Promise<Batched<Answer>[]> {
+  return Promise.all(decodersOf(model, input).map((decode) => model.classify(decode)));
 }
 
 /** How to come to the pixels of each image. */
@@ -206,7 +216,8 @@ function bytesOf({ name, datatype, data }: Exclude<Tensor, { datatype: "BYTES" }
   return Uint8Array.from(data, Math.round);
 }
 
-function outputTensors(probabilities: readonly Float32Array[], classes: readonly string[]): readonly Tensor[] {
+function outputTensors(classified: readonly Batched<Answer>[], classes: readonly string[]): readonly Tensor[] {
+  const probabilities = classified.map(({ output }) => output.probabilities);
   const all = new Float32Array(probabilities.length * classes.length);
   for (const [index, row] of probabilities.entries()) all.set(row, index * classes.length);
   const labels = probabilities.map((row) => Buffer.from(classes[mostProbable(row)] ?? ""));

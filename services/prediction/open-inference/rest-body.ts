@@ -1,15 +1,9 @@
 /** What requests and answers of the Open Inference Protocol hold over HTTP: JSON, and tensors in binary behind it. */
 import { z } from "zod";
 import { AppError } from "../../../lib/errors.ts";
-import type { HttpRequest } from "../../../lib/rpc/port.ts";
 import { maxTimeoutMicros } from "./inference.ts";
+import { jsonLengthHeader } from "./request-body.ts";
 import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
-
-/** Largest request body: as much as a message over gRPC. */
-const maxBodyBytes = 8 * 1024 * 1024;
-
-/** Length of the JSON that goes before binary tensors, in a request as in an answer. */
-const jsonLengthHeader = "inference-header-content-length";
 
 /** An answer before it is sent. */
 export interface Reply {
@@ -18,19 +12,34 @@ export interface Reply {
   readonly body: Uint8Array | string;
 }
 
-const parameters = z
-  .looseObject({
-    binary_data_size: z.number().int().min(0).optional(),
-    binary_data: z.boolean().optional(),
-    binary_data_output: z.boolean().optional(),
-    routing_key: z.union([z.string(), z.number()]).optional(),
+/** What need not be there may be null as well: clients that are made from a schema send all of its members. */
+function optional<Schema extends z.ZodType>(schema: Schema) {
+  return schema
+    .nullish()
+    .transform((value) => value ?? undefined)
+    .optional();
+}
+
+function withDefault<Schema extends z.ZodType>(schema: Schema, value: z.output<Schema>) {
+  return schema.nullish().transform((given) => given ?? value);
+}
+
+const parameters = withDefault(
+  z.looseObject({
+    binary_data_size: optional(z.number().int().min(0)),
+    binary_data: optional(z.boolean()),
+    binary_data_output: optional(z.boolean()),
+    routing_key: optional(z.union([z.string(), z.number()])),
+    /** Triton's level; see {@link InferRequest.priority}. */
+    priority: optional(z.number().int().min(0)),
     /** Microseconds, as Triton's clients send it. */
-    timeout: z.number().positive().max(maxTimeoutMicros).optional(),
-  })
-  .default({});
+    timeout: optional(z.number().positive().max(maxTimeoutMicros)),
+  }),
+  {},
+);
 
 export const requestSchema = z.object({
-  id: z.string().optional(),
+  id: optional(z.string()),
   parameters,
   inputs: z.array(
     z.object({
@@ -41,14 +50,14 @@ export const requestSchema = z.object({
       data: z.unknown().optional(),
     }),
   ),
-  outputs: z.array(z.object({ name: z.string(), parameters })).default([]),
+  outputs: withDefault(z.array(z.object({ name: z.string(), parameters })), []),
 });
 
 type JsonInput = z.output<typeof requestSchema>["inputs"][number];
 
 export const repositorySchema = z.object({
-  ready: z.boolean().default(false),
-  parameters: z.looseObject({ version: z.union([z.string(), z.number()]).optional() }).default({}),
+  ready: withDefault(z.boolean(), false),
+  parameters: withDefault(z.record(z.string(), z.unknown()), {}),
 });
 
 export function parse<Schema extends z.ZodType>(json: Buffer, schema: Schema): z.output<Schema> {
@@ -102,31 +111,6 @@ function tensorFromJson({ name, datatype, shape, data }: JsonInput): Tensor {
     default:
       throw unsupported(name, datatype);
   }
-}
-
-export interface Body {
-  readonly json: Buffer;
-  readonly binary: Buffer;
-}
-
-export async function readBody(request: HttpRequest): Promise<Body> {
-  const encoding = request.headers["content-encoding"] ?? "identity";
-  if (encoding !== "identity") throw new AppError("INVALID_REQUEST", `content-encoding ${encoding} is not taken`);
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of request) {
-    length += (chunk as Buffer).length;
-    if (length > maxBodyBytes) throw new AppError("INVALID_REQUEST", `the request has more than ${maxBodyBytes} bytes`);
-    chunks.push(chunk as Buffer);
-  }
-  const body = Buffer.concat(chunks);
-  const header = request.headers[jsonLengthHeader];
-  if (header === undefined) return { json: body, binary: body.subarray(body.length) };
-  const jsonLength = Number(header);
-  if (Number.isInteger(jsonLength) && jsonLength >= 0 && jsonLength <= body.length) {
-    return { json: body.subarray(0, jsonLength), binary: body.subarray(jsonLength) };
-  }
-  throw new AppError("INVALID_REQUEST", `${jsonLengthHeader} is ${header}, the request has ${body.length} bytes`);
 }
 
 export function tensorReply(

@@ -15,17 +15,8 @@ import type { HttpHandler, HttpRequest, HttpResponse } from "../../../lib/rpc/po
 import { outgoingError } from "../../../lib/rpc/server-errors.ts";
 import { type OpenInference, serverMetadata } from "./inference.ts";
 import type { Repository } from "./repository.ts";
-import {
-  type Body,
-  jsonReply,
-  parse,
-  type Reply,
-  readBody,
-  repositorySchema,
-  requestSchema,
-  tensorReply,
-  tensorsOf,
-} from "./rest-body.ts";
+import { type Body, readBody } from "./request-body.ts";
+import { jsonReply, parse, type Reply, repositorySchema, requestSchema, tensorReply, tensorsOf } from "./rest-body.ts";
 import type { Tensor } from "./tensor.ts";
 
 const httpStatuses: Readonly<Partial<Record<Code, number>>> = {
@@ -68,7 +59,7 @@ export function createOpenInferenceRest({
     const { signal } = ending;
     void answer(request, { inference, logger, bodyTimeoutMs, signal }).then((reply) => {
       if (response.headersSent || response.destroyed) return;
-      if (!request.complete) hangUpAfter(response);
+      if (!request.complete) hangUpAfter(request, response);
       send(response, reply);
     });
   };
@@ -81,13 +72,22 @@ function isForeign({ method, headers }: HttpRequest, allowed: readonly string[])
   return !URL.canParse(origin) || new URL(origin).host !== host;
 }
 
-/** Nobody reads what may still come of the request. */
-function hangUpAfter(response: HttpResponse): void {
+/** How long a client over HTTP/1.1 may still send what nobody wants. */
+const lingerMs = 5_000;
+
+/**
+ * What may still come of the request is thrown away. A socket that is closed with bytes in it that were not read is reset, which takes the answer
+ * from a client that is still writing.
+ */
+function hangUpAfter(request: HttpRequest, response: HttpResponse): void {
   // Taken now: a response that is finished has no socket any more.
   const { socket } = response;
   response.once("finish", () => {
-    if ("stream" in response) response.stream.close();
-    else socket?.destroy();
+    if ("stream" in response) return response.stream.close();
+    socket?.end();
+    request.resume();
+    const timer = setTimeout(() => socket?.destroy(), lingerMs);
+    socket?.once("close", () => clearTimeout(timer));
   });
 }
 
@@ -125,7 +125,11 @@ async function answer(request: HttpRequest, answering: Answering): Promise<Reply
 }
 
 function errorReply(error: ConnectError): Reply {
-  const reply = jsonReply(httpStatuses[error.code] ?? 500, { error: error.rawMessage });
+  const { cause } = error;
+  // HTTP tells apart what is one code in the other protocols.
+  const exact = cause instanceof AppError ? cause.details.httpStatus : undefined;
+  const status = exact === undefined ? (httpStatuses[error.code] ?? 500) : Number(exact);
+  const reply = jsonReply(status, { error: error.rawMessage });
   const [retry] = error.findDetails(RetryInfoSchema);
   if (retry?.retryDelay === undefined) return reply;
   const seconds = Math.ceil(durationMs(retry.retryDelay) / 1_000);
@@ -166,10 +170,9 @@ async function askRepository(
 ): Promise<Reply> {
   const { json } = await body();
   const { ready, parameters } = parse(json.length === 0 ? Buffer.from("{}") : json, repositorySchema);
-  const version = String(parameters.version ?? "");
   if (action === "repository index") return jsonReply(200, repository.index(ready));
-  if (action === "load") await repository.load(name, version);
-  else repository.unload(name, version);
+  if (action === "load") await repository.load(name, parameters);
+  else repository.unload(name, parameters);
   return jsonReply(200, {});
 }
 
@@ -185,12 +188,14 @@ async function infer(
     inputs: tensorsOf(inputs, binary),
     outputs: outputs.map(({ name }) => name),
     routingKey: String(parameters.routing_key ?? ""),
+    priority: parameters.priority,
     timeoutMs: parameters.timeout === undefined ? defaultTimeoutMs : parameters.timeout / 1_000,
   };
   const result = await inference.infer(wanted, { signal });
   const isBinary = ({ name }: Tensor): boolean =>
     outputs.find((output) => output.name === name)?.parameters.binary_data ?? parameters.binary_data_output ?? false;
-  const head = { model_name: result.modelName, model_version: result.modelVersion, ...(id !== undefined && { id }) };
+  const answered = { model_name: result.modelName, model_version: result.modelVersion, parameters: result.parameters };
+  const head = { ...answered, ...(id !== undefined && { id }) };
   return tensorReply(head, { outputs: result.outputs, isBinary });
 }
 

@@ -8,7 +8,9 @@ import {
 } from "../../../gen/inference/open_inference_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { type RpcService, rpcService } from "../../../lib/rpc/server.ts";
+import type { AnswerParameters } from "./answer-parameters.ts";
 import { type ModelMetadata, maxTimeoutMicros, type OpenInference, serverMetadata } from "./inference.ts";
+import type { RepositoryParameters } from "./repository.ts";
 import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
 
 export function openInferenceRoutes(inference: OpenInference): RpcService {
@@ -16,20 +18,22 @@ export function openInferenceRoutes(inference: OpenInference): RpcService {
   return rpcService(GRPCInferenceService, {
     serverLive: () => ({ live: true }),
     serverReady: () => ({ ready: inference.ready() }),
-    modelReady: ({ name, version }) => ({ ready: inference.modelReady(name, version) }),
+    modelReady: ({ name, version }) => ({ ready: isReady(inference, name, version) }),
     serverMetadata: () => ({ ...serverMetadata, extensions: [...serverMetadata.extensions] }),
     modelMetadata: async ({ name, version }) => wireMetadata(await inference.metadata(name, version)),
     modelInfer: async (request, call) => {
       const { modelName, modelVersion, id, outputs: wanted } = request;
       const outputs = wanted.map(({ name }) => name);
       const routingKey = textParameter(request.parameters, "routing_key");
+      const priority = wholeParameter(request.parameters, "priority", { min: 0, max: Number.MAX_SAFE_INTEGER });
       const timeoutMs = timeoutParameter(request.parameters);
-      const asked = { modelName, modelVersion, inputs: tensorsOf(request), outputs, routingKey, timeoutMs };
+      const asked = { modelName, modelVersion, inputs: tensorsOf(request), outputs, routingKey, priority, timeoutMs };
       const result = await inference.infer(asked, call);
       return {
         modelName: result.modelName,
         modelVersion: result.modelVersion,
         id,
+        parameters: wireParameters(result.parameters),
         outputs: result.outputs.map(({ name, datatype, shape }) => ({ name, datatype, shape: shape.map(BigInt) })),
         // Raw, which every client reads, and which costs a hundredth of numbers one by one.
         rawOutputContents: result.outputs.map(rawFromTensor),
@@ -37,32 +41,73 @@ export function openInferenceRoutes(inference: OpenInference): RpcService {
     },
     repositoryIndex: ({ ready }) => ({ models: [...repository.index(ready)] }),
     repositoryModelLoad: async ({ modelName, parameters }) => {
-      await repository.load(modelName, textParameter(parameters, "version"));
+      await repository.load(modelName, plainParameters(parameters));
       return {};
     },
     repositoryModelUnload: ({ modelName, parameters }) => {
-      repository.unload(modelName, textParameter(parameters, "version"));
+      repository.unload(modelName, plainParameters(parameters));
       return {};
     },
   });
 }
 
+/** Of a model or a version that there is not, Triton says that it is not ready, and its clients' is_model_ready is then false. */
+function isReady(inference: OpenInference, name: string, version: string): boolean {
+  try {
+    return inference.modelReady(name, version);
+  } catch (thrown) {
+    if (thrown instanceof AppError && thrown.code === "MODEL_NOT_FOUND") return false;
+    throw thrown;
+  }
+}
+
+function plainParameters(parameters: Record<string, ModelRepositoryParameter>): RepositoryParameters {
+  return Object.fromEntries(
+    Object.entries(parameters).map(([name, { parameterChoice }]) => [name, parameterChoice.value]),
+  );
+}
+
+function wireParameters(parameters: AnswerParameters) {
+  const wire: Record<string, { parameterChoice: { case: "stringParam"; value: string } }> = {};
+  for (const [name, value] of Object.entries(parameters)) {
+    wire[name] = { parameterChoice: { case: "stringParam", value } };
+  }
+  return wire;
+}
+
 /** A parameter that is a text or a whole number; empty if it is not given. */
-function textParameter(parameters: Record<string, InferParameter | ModelRepositoryParameter>, name: string): string {
+function textParameter(parameters: Record<string, InferParameter>, name: string): string {
   const choice = parameters[name]?.parameterChoice;
   if (choice === undefined || choice.case === undefined) return "";
   if (choice.case === "stringParam" || choice.case === "int64Param") return String(choice.value);
   throw new AppError("INVALID_REQUEST", `parameter ${name} must be a text`, { details: { field: "parameters" } });
 }
 
-/** In milliseconds; clients send microseconds, as Triton's do. */
-function timeoutParameter({ timeout }: Record<string, InferParameter>): number | undefined {
-  const choice = timeout?.parameterChoice;
+interface WholeNumber {
+  readonly min: number;
+  readonly max: number;
+  /** What is counted, with its preposition. */
+  readonly of?: string;
+}
+
+/** Undefined if it is not given. */
+function wholeParameter(
+  parameters: Record<string, InferParameter>,
+  name: string,
+  { min, max, of = "" }: WholeNumber,
+): number | undefined {
+  const choice = parameters[name]?.parameterChoice;
   if (choice === undefined) return undefined;
-  const isNumber = choice.case === "int64Param" || choice.case === "uint64Param";
-  if (isNumber && choice.value > 0 && choice.value <= maxTimeoutMicros) return Number(choice.value) / 1_000;
-  const text = `parameter timeout must be a whole number of microseconds from 1 to ${maxTimeoutMicros}`;
+  const isWhole = choice.case === "int64Param" || choice.case === "uint64Param";
+  if (isWhole && choice.value >= min && choice.value <= max) return Number(choice.value);
+  const text = `parameter ${name} must be a whole number${of} from ${min} to ${max}`;
   throw new AppError("INVALID_REQUEST", text, { details: { field: "parameters" } });
+}
+
+/** In milliseconds; clients send microseconds, as Triton's do. */
+function timeoutParameter(parameters: Record<string, InferParameter>): number | undefined {
+  const micros = wholeParameter(parameters, "timeout", { min: 1, max: maxTimeoutMicros, of: " of microseconds" });
+  return micros === undefined ? undefined : micros / 1_000;
 }
 
 function tensorsOf({ inputs, rawInputContents: raw }: ModelInferRequest): Tensor[] {

@@ -1,10 +1,12 @@
 /** What the Open Inference Protocol refuses, over gRPC and over REST alike. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
 import { connect } from "node:http2";
 import { createConnection } from "node:net";
 import { buffer } from "node:stream/consumers";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { Code, ConnectError } from "@connectrpc/connect";
 import sharp from "sharp";
 import { reasonOf } from "../../../client/client.ts";
@@ -108,11 +110,12 @@ test("raw contents must be there for every input, and alone", async (t) => {
 
 test("what is no request is refused over REST", async (t) => {
   const server = await startOpenInference(t);
-  const bodies: [string, Record<string, string>, RegExp][] = [
+  const bodies: [string | Uint8Array, Record<string, string>, RegExp][] = [
     ["{", {}, /no JSON/],
     ['{"inputs":1}', {}, /^inputs: /],
     ['{"inputs":[]}', { "inference-header-content-length": "99" }, /is 99, the request has 13 bytes/],
-    ['{"inputs":[]}', { "content-encoding": "gzip" }, /content-encoding gzip is not taken/],
+    ['{"inputs":[]}', { "content-encoding": "gzip" }, /not what gzip makes: incorrect header check/],
+    [gzipSync("{}").subarray(0, 12), { "content-encoding": "gzip" }, /not what gzip makes: unexpected end of file/],
     ['{"inputs":[]}xy', { "inference-header-content-length": "13" }, /2 bytes in binary that belong to no input/],
   ];
   for (const [body, headers, message] of bodies) {
@@ -120,6 +123,45 @@ test("what is no request is refused over REST", async (t) => {
     assert.equal(reply.status, 400);
     assert.match(reply.body.error ?? "", message);
   }
+});
+
+test("an encoding that nobody knows is refused with 415", async (t) => {
+  const server = await startOpenInference(t);
+  for (const encoding of ["br", "gzip, gzip", "constructor"]) {
+    const { status, body } = await post(server, '{"inputs":[]}', { "content-encoding": encoding });
+    assert.equal(status, 415);
+    assert.equal(
+      body.error,
+      `content-encoding ${encoding} is not taken; send gzip, deflate, or what is not compressed`,
+    );
+  }
+});
+
+test("a request that is too large is refused with 413, also to a client that is still writing", async (t) => {
+  const server = await startOpenInference(t);
+  const tooLarge = /has more than 8388608 bytes/;
+  const { status, body } = await post(server, new Uint8Array(8 * 1024 ** 2 + 1));
+  assert.deepEqual([status, tooLarge.test(body.error ?? "")], [413, true]);
+
+  // This client writes all of it before it reads, and hears nothing if its connection is reset.
+  const headers = { "content-length": 60_000_000 };
+  const asked = request(`${server.url}/v2/models/test/infer`, { method: "POST", headers });
+  asked.end(Buffer.alloc(60_000_000));
+  const [response] = (await once(asked, "response")) as [IncomingMessage];
+  assert.equal(response.statusCode, 413);
+  assert.match((await buffer(response)).toString(), tooLarge);
+});
+
+test("a request that expands to more than is taken is refused with 413, without the memory that it asks for", async (t) => {
+  const server = await startOpenInference(t);
+  // A gibibyte of zeros in a mebibyte: streams of gzip one behind the other are one.
+  const part = gzipSync(Buffer.alloc(8 * 1024 ** 2));
+  const bomb = Buffer.concat(Array.from({ length: 128 }, () => part));
+  const peakMb = () => process.resourceUsage().maxRSS / 1024;
+  const beforeMb = peakMb();
+  const { status, body } = await post(server, bomb, { "content-encoding": "gzip" });
+  assert.deepEqual([status, /has more than 8388608 bytes/.test(body.error ?? "")], [413, true]);
+  assert.ok(peakMb() - beforeMb < 100, `memory rose by ${peakMb() - beforeMb} MB`);
 });
 
 test("elements that are nested deeper than any shape are none", async (t) => {

@@ -1,6 +1,7 @@
 /** The Open Inference Protocol over gRPC and over REST: both must give the same answers. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { deflateSync, gzipSync } from "node:zlib";
 import sharp from "sharp";
 import { startOpenInference } from "../../helpers/open-inference-server.ts";
 import {
@@ -78,7 +79,8 @@ test("encoded images, over both wires, give the same probabilities and the name 
   const { body } = await post(server, JSON.stringify({ id: "request 8", inputs, outputs: [{ name: "label" }] }));
   const classes = ["cat", "dog", "fox"];
   const best = classes[expected.indexOf(Math.max(...expected.slice(0, 3)))];
-  assert.deepEqual(body, {
+  const { parameters: _, ...said } = body;
+  assert.deepEqual(said, {
     model_name: "test",
     model_version: "1",
     id: "request 8",
@@ -112,6 +114,51 @@ test("tensors in binary, in the request and in the answer", async (t) => {
   );
 });
 
+test("what need not be there may be null", async (t) => {
+  const server = await startOpenInference(t);
+  const none = { binary_data_size: null, binary_data: null, binary_data_output: null, routing_key: null };
+  const parameters = { ...none, priority: null, timeout: null };
+  const tensor = { name: "pixels", datatype: "UINT8", shape, data: [...pixels] };
+  const asked = [
+    { id: null, parameters: null, inputs: [{ ...tensor, parameters: null }], outputs: null },
+    { id: null, parameters, inputs: [{ ...tensor, parameters }], outputs: [{ name: "label", parameters: null }] },
+  ];
+  for (const request of asked) {
+    const { status, body } = await post(server, JSON.stringify(request));
+    assert.equal(status, 200, body.error);
+    assert.equal("id" in body, false);
+  }
+  const repository = async (path: string, request: object) => {
+    const method = "POST";
+    return (await fetch(`${server.url}/v2/repository/${path}`, { method, body: JSON.stringify(request) })).status;
+  };
+  assert.equal(await repository("index", { ready: null, parameters: null }), 200);
+  assert.equal(await repository("models/test/load", { parameters: null }), 200);
+  assert.equal(await repository("models/test/load", { parameters: { version: null, config: null } }), 200);
+  assert.equal((await post(server, '{"inputs":null}')).status, 400);
+});
+
+test("requests may be compressed, and the length of their JSON counts what was compressed", async (t) => {
+  const server = await startOpenInference(t);
+  const header = JSON.stringify({
+    inputs: [{ name: "pixels", datatype: "UINT8", shape, parameters: { binary_data_size: pixels.length } }],
+  });
+  const whole = Buffer.concat([Buffer.from(header), pixels]);
+  const expected = await inferOverRest(server, [{ name: "pixels", datatype: "UINT8", shape, data: [...pixels] }]);
+  const bodies: [string, Uint8Array][] = [
+    ["gzip", gzipSync(whole)],
+    ["X-GZIP", gzipSync(whole)],
+    ["deflate", deflateSync(whole)],
+    ["identity", whole],
+  ];
+  for (const [encoding, bytes] of bodies) {
+    const headers = { "content-encoding": encoding, "inference-header-content-length": String(header.length) };
+    const { status, body } = await post(server, bytes, headers);
+    assert.equal(status, 200, body.error);
+    assertClose(body.outputs?.find(({ name }) => name === "probabilities")?.data as number[], expected);
+  }
+});
+
 test("server and model describe themselves, and say whether they are ready", async (t) => {
   const server = await startOpenInference(t);
   const client = grpcClient(t, server);
@@ -127,7 +174,7 @@ test("server and model describe themselves, and say whether they are ready", asy
   assert.deepEqual(described.inputs[1], { name: "pixels", datatype: "UINT8", shape: [-1, 3, 16, 16] });
   assert.equal(described.properties.classes, '["cat","dog","fox"]');
   const { name, extensions } = await client.serverMetadata({});
-  assert.deepEqual([name, extensions], ["millrace", ["binary_tensor_data", "model_repository"]]);
+  assert.deepEqual([name, extensions], ["millrace", ["binary_tensor_data", "model_repository", "schedule_policy"]]);
   assert.equal((await get("/v2"))[1].name, "millrace");
 
   const readiness = async () => [
@@ -137,6 +184,13 @@ test("server and model describe themselves, and say whether they are ready", asy
     (await get("/v2/models/test/ready"))[0],
   ];
   assert.deepEqual(await readiness(), [true, true, 200, 200]);
+  for (const unknown of [{ name: "other" }, { name: "test", version: "9" }, { name: "test", version: "canary" }]) {
+    assert.equal((await client.modelReady(unknown)).ready, false);
+  }
+  assert.deepEqual(await get("/v2/models/other/ready"), [
+    404,
+    { error: 'there is no model "other" here, only "test"' },
+  ]);
   server.withdraw();
   assert.deepEqual(await readiness(), [false, false, 503, 503]);
   assert.equal((await client.serverLive({})).live, true);

@@ -56,19 +56,67 @@ test("a version is loaded and unloaded through the protocol's repository, over g
   assert.deepEqual(await post("models/test/unload", { parameters: { version: 2 } }), [200, {}]);
   assert.equal((await client.modelReady({ name: "test", version: "2" })).ready, false);
   assert.equal((await client.modelMetadata({ name: "test", version: "2" })).properties.classes, '["cat","dog","fox"]');
-  assert.deepEqual(await post("models/test/unload", {}), [200, {}]);
+  const unload = { parameters: { version: "2", unload_dependents: false } };
+  assert.deepEqual(await post("models/test/unload", unload), [200, {}]);
   const [status, listed] = await post("index", { ready: true });
   assert.deepEqual([status, listed], [200, [{ name: "test", version: "1", state: "READY", reason: "" }]]);
 
-  await assert.rejects(client.repositoryModelUnload({ modelName: "test", ...version("1") } as never), (thrown) => {
-    assert.equal(reasonOf(thrown), "MODEL_IN_USE");
-    assert.match(String(thrown), /move its alias/);
-    return true;
-  });
   const [refused, { error }] = (await post("models/test/load", { parameters: { version: "9" } })) as [
     number,
     { error: string },
   ];
   assert.deepEqual([refused, /has no version "9"/.test(error)], [404, true]);
   assert.equal((await post("models/other/load", {}))[0], 404);
+});
+
+test("what an alias names is not unloaded, nor is anything beside it by a request that names no version", async (t) => {
+  const server = await startOpenInference(t);
+  const { openInference: client, close } = createMillraceClient({ baseUrl: server.url, retries: 0 });
+  t.after(close);
+  const text = (value: string) => ({ parameterChoice: { case: "stringParam", value } as const });
+  await client.repositoryModelLoad({ modelName: "test", parameters: { version: text("2") } });
+  const refusal =
+    'version 1 of model "test" is the champion and cannot be unloaded; move its alias first, or name another by the parameter version';
+  for (const parameters of [{}, { version: text("1") }, { version: text("champion") }]) {
+    await assert.rejects(client.repositoryModelUnload({ modelName: "test", parameters }), (thrown) => {
+      assert.equal(reasonOf(thrown), "MODEL_IN_USE");
+      assert.ok(String(thrown).includes(refusal), String(thrown));
+      return true;
+    });
+  }
+  assert.deepEqual((await client.repositoryIndex({ ready: true })).models.length, 2);
+
+  server.withdraw();
+  {
+    using _held = await choose(server.serving, { selector: { case: "version", value: 2 } });
+    await assert.rejects(client.repositoryModelUnload({ modelName: "test" }), /version 2 .* is in use at the moment/);
+  }
+  await client.repositoryModelUnload({ modelName: "test" });
+  assert.deepEqual((await client.repositoryIndex({ ready: true })).models, []);
+});
+
+test("parameters that would have no effect on loading and unloading are refused over both wires", async (t) => {
+  const server = await startOpenInference(t);
+  const { openInference: client, close } = createMillraceClient({ baseUrl: server.url, retries: 0 });
+  t.after(close);
+  const refusedBy = async (action: "load" | "unload", parameters: object) => {
+    const body = JSON.stringify({ parameters });
+    const response = await fetch(`${server.url}/v2/repository/models/test/${action}`, { method: "POST", body });
+    return [response.status, ((await response.json()) as { error: string }).error];
+  };
+  const refusal = (name: string, taken: string) =>
+    `parameter "${name}" is not taken, only ${taken}; models are as the registry has them`;
+  assert.deepEqual(await refusedBy("load", { config: "{}" }), [400, refusal("config", "version")]);
+  const file = "file:1/model.onnx";
+  assert.deepEqual(await refusedBy("unload", { [file]: "" }), [400, refusal(file, "version and unload_dependents")]);
+  const noVersion = "parameter version must be the number of a version or an alias";
+  assert.deepEqual(await refusedBy("load", { version: [1] }), [400, noVersion]);
+
+  const config = { parameterChoice: { case: "stringParam", value: "{}" } } as const;
+  const bytes = { parameterChoice: { case: "bytesParam", value: new Uint8Array(1) } } as const;
+  const load = (parameters: object) =>
+    client.repositoryModelLoad({ modelName: "test", parameters: parameters as never });
+  await assert.rejects(load({ config }), new RegExp(refusal("config", "version")));
+  await assert.rejects(load({ [file]: bytes }), new RegExp(refusal(file, "version")));
+  await assert.rejects(load({ version: bytes }), new RegExp(noVersion));
 });
