@@ -1,6 +1,6 @@
 /**
- * Tools that know nothing of our contracts list, describe and call every method of every service, by reflection. `buf curl` is among
- * the development dependencies; MILLRACE_TEST_GRPCURL is the path of a grpcurl:
+ * Tools that know nothing of our contracts list, describe and call every method of every service, by reflection, and have images
+ * classified. `buf curl` is among the development dependencies; MILLRACE_TEST_GRPCURL is the path of a grpcurl:
  * `go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest`.
  */
 import assert from "node:assert/strict";
@@ -10,11 +10,13 @@ import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { fromBinary } from "@bufbuild/protobuf";
+import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
+import sharp from "sharp";
 import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.ts";
 import { errorTable } from "../../lib/errors.ts";
 import { declaredServices } from "../helpers/contract.ts";
-import { type Platform, startPlatform } from "../helpers/platform.ts";
+import { type Platform, smallRun, startPlatform } from "../helpers/platform.ts";
 import { createStack } from "../helpers/stack.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -47,6 +49,8 @@ before(async () => {
     for (const method of service.methods) methods.set(`${service.typeName}/${method.name}`, method);
   }
   platform = await startPlatform(stack);
+  await platform.run({ spec: smallRun });
+  await platform.answersWith(1);
 });
 after(() => stack.dispose());
 
@@ -75,13 +79,17 @@ async function callAll(
     [...listed.keys()].map(async (address) => {
       for (const [name] of [...addressOf].filter(([name, owner]) => owner === address && takesOneMessage(name))) {
         const { answers, failure } = await call(address, name);
-        // Several messages come one after another.
-        JSON.parse(`[${answers.replaceAll(/^}\s*{/gm, "},{")}]`);
+        messagesOf(answers);
         if (failure === "") assert.notEqual(answers, "", `${name} printed nothing`);
         else assertFailure(name, { answers, failure }, failureFrom);
       }
     }),
   );
+}
+
+/** What a tool printed: several messages come one after another. */
+function messagesOf(answers: string): unknown[] {
+  return JSON.parse(`[${answers.replaceAll(/^}\s*{/gm, "},{")}]`);
 }
 
 /** A failed call has an error of ours with its details, unless it is a stream that went on after a first message. */
@@ -95,14 +103,72 @@ function assertFailure(name: string, { answers, failure }: Outcome, failureFrom:
   assert.notEqual(reason, "INTERNAL", `${name}: ${failure}`);
 }
 
+const image = await sharp({ create: { width: 40, height: 30, channels: 3, background: "#c86432" } })
+  .png()
+  .toBuffer();
+const base64 = image.toString("base64");
+
+interface Answer {
+  readonly predictions?: readonly { readonly label: string }[];
+  readonly response?: Answer;
+  readonly rawOutputContents?: readonly string[];
+}
+
+/** Requests of each kind that have images classified, by method. */
+const classifications: Readonly<Record<string, readonly object[]>> = {
+  "millrace.v1.PredictionService/Predict": [{ image: base64, topK: 1 }],
+  "millrace.v1.PredictionService/PredictStream": [1, 2].map((topK) => ({ request: { image: base64, topK } })),
+  "inference.GRPCInferenceService/ModelInfer": [
+    {
+      modelName: "default",
+      inputs: [{ name: "image", datatype: "BYTES", shape: [1], contents: { bytesContents: [base64] } }],
+      outputs: [{ name: "label" }],
+    },
+  ],
+};
+
+/** The name of the most probable class. A tensor of text has the length of each element in four bytes before it. */
+function labelOf({ predictions, response, rawOutputContents }: Answer): string | undefined {
+  if (response !== undefined) return labelOf(response);
+  if (predictions !== undefined) return predictions[0]?.label;
+  return Buffer.from(rawOutputContents?.[0] ?? "", "base64").toString("utf8", 4);
+}
+
+/** Has images classified by every method that does, which must agree. */
+async function classifyAll(call: (address: string, name: string, requests: string) => Promise<Outcome>): Promise<void> {
+  const { host } = new URL(platform.services.urls.prediction);
+  const labels: (string | undefined)[] = [];
+  for (const [name, requests] of Object.entries(classifications)) {
+    const { answers, failure } = await call(host, name, requests.map((request) => JSON.stringify(request)).join("\n"));
+    assert.equal(failure, "", name);
+    const messages = messagesOf(answers) as Answer[];
+    assert.equal(messages.length, requests.length, name);
+    labels.push(...messages.map(labelOf));
+  }
+  assert.match(labels[0] ?? "", /^\w+$/);
+  assert.deepEqual([...new Set(labels)], [labels[0]]);
+}
+
 for (const protocol of ["grpc", "grpcweb", "connect"]) {
-  test(`buf curl lists and calls every method over ${protocol}`, async () => {
-    const curl = (...args: string[]) =>
-      output(process.execPath, [buf, "curl", "--http2-prior-knowledge", "--protocol", protocol, ...args]);
+  const curl = (...args: string[]) =>
+    output(process.execPath, [buf, "curl", "--http2-prior-knowledge", "--protocol", protocol, ...args]);
+
+  test(`buf curl has images classified over ${protocol}`, () =>
+    classifyAll(async (address, name, requests) => {
+      const { stdout, stderr } = await curl("--data", requests, `http://${address}/${name}`);
+      return { answers: stdout.trim(), failure: stderr.trim() };
+    }));
+
+  test(`buf curl lists, describes and calls every method over ${protocol}`, async () => {
     const listed = new Map<string, readonly string[]>();
     for (const address of addresses()) {
       const { stdout } = await curl("--list-methods", `http://${address}`);
-      listed.set(address, stdout.trim().split("\n"));
+      const names = stdout.trim().split("\n");
+      await describeAll(names, async (requests) => {
+        const url = `http://${address}/grpc.reflection.v1.ServerReflection/ServerReflectionInfo`;
+        return (await curl("--schema=.", "--data", requests, url)).stdout;
+      });
+      listed.set(address, names);
     }
     const call = async (address: string, name: string) => {
       const { stdout, stderr } = await curl(`--timeout=${callSeconds}s`, "--data={}", `http://${address}/${name}`);
@@ -110,6 +176,24 @@ for (const protocol of ["grpc", "grpcweb", "connect"]) {
     };
     await callAll(listed, call, failureFromBuf);
   });
+}
+
+/**
+ * Asks reflection for the file of each method, which must say of it what our contract does. buf has no command that describes, but asks this
+ * itself before each call.
+ */
+async function describeAll(names: readonly string[], ask: (requests: string) => Promise<string>): Promise<void> {
+  const requests = names.map((name) => JSON.stringify({ fileContainingSymbol: name.replace("/", ".") }));
+  const answers = messagesOf(await ask(requests.join("\n"))) as {
+    readonly fileDescriptorResponse?: { readonly fileDescriptorProto?: readonly string[] };
+  }[];
+  const described = answers
+    .flatMap(({ fileDescriptorResponse }) => fileDescriptorResponse?.fileDescriptorProto ?? [])
+    .map((bytes) => fromBinary(FileDescriptorProtoSchema, Buffer.from(bytes, "base64")))
+    .flatMap((file) => file.service.map((service) => ({ name: `${file.package}.${service.name}`, service })))
+    .flatMap(({ name, service }) => service.method.map((method) => [`${name}/${method.name}`, method] as const));
+  const byName = new Map(described);
+  for (const name of names) assert.deepEqual(byName.get(name), methods.get(name)?.proto, name);
 }
 
 /** Over gRPC buf prints the details of google.rpc as they came, in base64. */
@@ -123,8 +207,12 @@ function failureFromBuf(json: string): Failure {
   };
 }
 
-test("grpcurl lists, describes and calls every method", { skip: skipGrpcurl }, async () => {
+test("grpcurl has images classified, and lists, describes and calls every method", { skip: skipGrpcurl }, async () => {
   const curl = (...args: string[]) => output(grpcurl ?? "", ["-plaintext", ...args]);
+  await classifyAll(async (address, name, requests) => {
+    const { stdout, stderr } = await curl("-format-error", "-d", requests, address, name);
+    return { answers: stdout.trim(), failure: stderr.trim() };
+  });
   const listed = new Map<string, readonly string[]>();
   for (const address of addresses()) {
     const services = (await curl(address, "list")).stdout.trim().split("\n");
