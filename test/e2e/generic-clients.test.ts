@@ -192,7 +192,7 @@ async function describeAll(names: readonly string[], ask: (requests: string) => 
     .map((bytes) => fromBinary(FileDescriptorProtoSchema, Buffer.from(bytes, "base64")))
     .flatMap((file) => file.service.map((service) => ({ name: `${file.package}.${service.name}`, service })))
     .flatMap(({ name, service }) => service.method.map((method) => [`${name}/${method.name}`, method] as const));
-  const byName = new Map(described);
+  const byName = new Map<string, unknown>(described);
   for (const name of names) assert.deepEqual(byName.get(name), methods.get(name)?.proto, name);
 }
 
