@@ -25,11 +25,12 @@ export async function startOpenInference(
   {
     aliases = {},
     shares = {},
+    waitingBytes = 2 ** 40,
     ...options
-  }: Pick<OpenInferenceRestOptions, "bodyTimeoutMs"> & Pick<ServingOptions, "aliases" | "shares"> = {},
+  }: Pick<OpenInferenceRestOptions, "bodyTimeoutMs"> & Pick<ServingOptions, "aliases" | "shares" | "waitingBytes"> = {},
 ): Promise<OpenInferenceServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
-  const serving = await startServing(await tempFolder(t), { batching, versions: 2, aliases, shares });
+  const serving = await startServing(await tempFolder(t), { batching, versions: 2, aliases, shares, waitingBytes });
   const inference = createOpenInference(serving);
   const logger = createLogger({ service: "test", level: "silent" });
   const server = createRpcServer({

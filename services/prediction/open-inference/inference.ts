@@ -26,7 +26,7 @@ import { mostProbable } from "../shadow.ts";
 import { type AnswerParameters, answerParameters } from "./answer-parameters.ts";
 import { createRepository, type Repository } from "./repository.ts";
 import { requireName, selectorOf } from "./selection.ts";
-import { badInput, countImages, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
+import { badInput, bytesIn, countImages, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
 
 /** The most that the parameter timeout may say: a day. */
 export const maxTimeoutMicros = 86_400_000_000;
@@ -109,7 +109,8 @@ export function createOpenInference(dependencies: AnsweringDependencies): OpenIn
         const input = onlyInput(inputs);
         const count = countImages(input);
         const selector = modelVersion === "" ? undefined : selectorOf(modelVersion);
-        const asked = new CallRequest(caller, { selector, routingKey, priority: priorityOf(priority), count });
+        const admitted = { priority: priorityOf(priority), count, sizeBytes: bytesIn(input) };
+        const asked = new CallRequest(caller, { selector, routingKey, ...admitted });
         return withModel(dependencies, asked, async (model) => {
           const classified = await classifyAll(model, input);
           return {

@@ -26,6 +26,11 @@ export function countImages({ name, shape }: Pick<TensorHeader, "name" | "shape"
   return count;
 }
 
+/** That the elements take in memory. */
+export function bytesIn({ datatype, data }: Tensor): number {
+  return datatype === "BYTES" ? data.reduce((sum, { length }) => sum + length, 0) : data.byteLength;
+}
+
 /** An input that cannot be: INVALID_REQUEST that names it. */
 export function badInput(name: string, reason: string): AppError {
   return new AppError("INVALID_REQUEST", `input "${name}" ${reason}`, { details: { field: "inputs" } });

@@ -92,6 +92,17 @@ for (const [name, { inputs, message }] of Object.entries(refused)) {
   });
 }
 
+test("tensors count among the bytes that may wait, and those beyond them are refused", async (t) => {
+  const client = grpcClient(t, await startOpenInference(t, { waitingBytes: pixels.length }));
+  const infer = () =>
+    client.modelInfer({ modelName: "test", inputs: [input("pixels", "UINT8", shape)], rawInputContents: [pixels] });
+  const outcomes = await Promise.allSettled(Array.from({ length: 10 }, infer));
+  const refusals = outcomes.filter((outcome) => outcome.status === "rejected").map(({ reason }) => reason);
+  assert.ok(refusals.length > 0 && refusals.length < 10, `${refusals.length} of 10 were refused`);
+  assert.ok(refusals.every(hasReason("QUEUE_FULL")));
+  assert.equal((await infer()).outputs.length, 2, "what was answered is counted no more");
+});
+
 test("raw contents must be there for every input, and alone", async (t) => {
   const client = grpcClient(t, await startOpenInference(t));
   const wrong: InferInit[] = [
