@@ -29,6 +29,8 @@ export interface ServiceContext<Own extends z.ZodRawShape> {
   readonly instanceId: string;
   /** Says that the service cannot serve for now, or can again: its health follows. It can, until something else is said. */
   setServing(serving: boolean): void;
+  /** Whether its health says that it serves: no sooner than it has started, and no longer once it drains. */
+  isServing(): boolean;
 }
 
 /** What a service is made of. */
@@ -107,9 +109,10 @@ async function work<Own extends z.ZodRawShape>(
   await using artifacts = await openArtifactStore(config.artifacts, { nc: bus.nc, replicas: config.replicas });
   const readiness = createReadiness();
   const registry = createRegistry(bus);
-  const { setServing } = readiness;
+  const { health, setServing } = readiness;
   const { instanceId } = config;
-  const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing });
+  const isServing = () => health.serving;
+  const parts = await build({ config, logger, bus, artifacts, registry, instanceId, setServing, isServing });
   await serve(parts, { config, bus, logger, stopping, readiness, telemetry });
 }
 

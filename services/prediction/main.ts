@@ -104,6 +104,7 @@ function buildPrediction({
   artifacts,
   instanceId,
   setServing,
+  isServing,
 }: ServiceContext<typeof settings>): ServiceParts {
   const { modelName, maxBatchSize, maxBatchDelayMs: maxDelayMs, maxQueueLength, maxWaitMs } = config;
   const deployment = followAliases({
@@ -131,7 +132,7 @@ function buildPrediction({
   const fetchImage = createImageFetcher(config.imageUrlHosts);
   const prediction = createPrediction({ ...dependencies, fetchImage, shareBatching, logger });
   const feedback = createFeedback({ bus, artifacts, deployment });
-  const inference = createOpenInference(dependencies);
+  const inference = createOpenInference({ ...dependencies, isServing });
   const stopObserving = observeServing(() => servingState(deployment));
   return {
     routes: [predictionRoutes({ prediction, feedback, deployment }), openInferenceRoutes(inference)],

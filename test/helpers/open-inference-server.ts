@@ -18,6 +18,8 @@ export interface OpenInferenceServer extends ListeningServer {
   readonly serving: TestServing;
   /** Takes the champion away, as before the first one is live. */
   withdraw(): void;
+  /** What the server does when it begins to close. */
+  drain(): void;
 }
 
 export async function startOpenInference(
@@ -31,18 +33,20 @@ export async function startOpenInference(
 ): Promise<OpenInferenceServer> {
   const batching = { maxBatchSize: 8, maxDelayMs: 0, maxQueueLength: 100, maxWaitMs: 60_000 };
   const serving = await startServing(await tempFolder(t), { batching, versions: 2, aliases, shares, waitingBytes });
-  const inference = createOpenInference(serving);
+  const health = createHealth();
+  const inference = createOpenInference({ ...serving, isServing: () => health.serving });
   const logger = createLogger({ service: "test", level: "silent" });
   const server = createRpcServer({
     services: [openInferenceRoutes(inference)],
     fallback: createOpenInferenceRest({ inference, logger, ...options }),
-    health: createHealth(),
+    health,
     logger,
   });
+  health.setAll(true);
   const listening = await server.listen({ host: "127.0.0.1", port: 0 });
   t.after(async () => {
     await listening.close(1_000);
     await serving[Symbol.asyncDispose]();
   });
-  return { ...listening, serving, withdraw: () => serving.withdraw(championAlias) };
+  return { ...listening, serving, withdraw: () => serving.withdraw(championAlias), drain: health.drain };
 }

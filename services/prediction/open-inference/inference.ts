@@ -70,9 +70,14 @@ export const serverMetadata = {
   extensions: ["binary_tensor_data", "model_repository", "schedule_policy"],
 } as const;
 
+export interface OpenInferenceDependencies extends AnsweringDependencies {
+  /** What the process's health says. */
+  readonly isServing: () => boolean;
+}
+
 /** A model by its name and the number of a version or an alias; the champion if that is empty. MODEL_NOT_FOUND if there is none such. */
 export interface OpenInference {
-  /** Whether there is a champion. */
+  /** Whether the process serves, and there is a champion. */
   ready(): boolean;
   /** Whether this version is in memory. */
   modelReady(name: string, version: string): boolean;
@@ -86,11 +91,11 @@ export interface OpenInference {
   readonly repository: Repository;
 }
 
-export function createOpenInference(dependencies: AnsweringDependencies): OpenInference {
-  const { deployment } = dependencies;
+export function createOpenInference(dependencies: OpenInferenceDependencies): OpenInference {
+  const { deployment, isServing } = dependencies;
   const checkName = (name: string): void => requireName(deployment, name);
   return {
-    ready: () => deployment.live(championAlias) !== undefined,
+    ready: () => isServing() && deployment.live(championAlias) !== undefined,
     modelReady: (name, version) => {
       checkName(name);
       if (version === "" || version === championAlias) return deployment.live(championAlias) !== undefined;

@@ -201,3 +201,18 @@ test("server and model describe themselves, and say whether they are ready", asy
   );
   assert.equal(status, 503);
 });
+
+test("a server that drains is not ready, as its health says, and still answers", async (t) => {
+  const server = await startOpenInference(t);
+  const client = grpcClient(t, server);
+  const readiness = async () => [
+    (await client.serverReady({})).ready,
+    (await fetch(`${server.url}/v2/health/ready`)).status,
+    (await fetch(`${server.url}/readyz`)).status,
+  ];
+  assert.deepEqual(await readiness(), [true, 200, 200]);
+  server.drain();
+  assert.deepEqual(await readiness(), [false, 503, 503]);
+  const inputs = [input("pixels", "UINT8", shape)];
+  assert.equal((await inferOverGrpc(client, { inputs, rawInputContents: [pixels] })).length, 6);
+});
