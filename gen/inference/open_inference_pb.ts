@@ -474,8 +474,7 @@ export type ModelInferResponse = Message<"inference.ModelInferResponse"> & {
   id: string;
 
   /**
-   * "prediction_ids": for SendFeedback, one for each image, with commas between them. "dataset_digest" and "run_id": what the model was trained on
-   * and by. "timings": as PredictResponse has them, in JSON; of several images the most each time.
+   * "prediction_ids": for SendFeedback, one for each image, with commas between them.
    *
    * @generated from field: map<string, inference.InferParameter> parameters = 4;
    */

@@ -71,7 +71,6 @@ with grpc.InferenceServerClient(address) as client:
     assert [(model.version, model.state) for model in index] == [("2", "READY"), ("1", "READY")]
     response = infer(client, grpc, "pixels", pixels, "UINT8").get_response()
     assert len(response.parameters["prediction_ids"].string_param.split(",")) == 2
-    assert json.loads(response.parameters["timings"].string_param)["inferenceMs"] > 0
     answers["pixels"]["grpc, gzip"] = probabilities(
         client, grpc, "pixels", pixels, "UINT8", compression_algorithm="gzip"
     )
@@ -88,7 +87,6 @@ with http.InferenceServerClient(address) as client:
     in_json = {"binary_data": False}
     response = infer(client, http, "pixels", pixels, "UINT8", in_json).get_response()
     assert len(response["parameters"]["prediction_ids"].split(",")) == 2
-    assert json.loads(response["parameters"]["timings"])["inferenceMs"] > 0
     answers["pixels"]["http, json"] = probabilities(client, http, "pixels", pixels, "UINT8", in_json)
     text = np.array([image.encode()], dtype=np.object_)
     answers["image"]["http, json"] = probabilities(client, http, "image", text, "BYTES", in_json)

@@ -23,7 +23,6 @@ import type { Deployment } from "../deployment.ts";
 import type { Priority } from "../priority-queue.ts";
 import type { LoadedModel } from "../serving.ts";
 import { mostProbable } from "../shadow.ts";
-import { type AnswerParameters, answerParameters } from "./answer-parameters.ts";
 import { createRepository, type Repository } from "./repository.ts";
 import { requireName, selectorOf } from "./selection.ts";
 import { badInput, bytesIn, countImages, type Tensor, type TensorHeader, unsupported } from "./tensor.ts";
@@ -52,7 +51,8 @@ export interface InferResult {
   readonly modelName: string;
   readonly modelVersion: string;
   readonly outputs: readonly Tensor[];
-  readonly parameters: AnswerParameters;
+  /** What SendFeedback takes, for each image, with commas between them: as a parameter, since the protocol has no field for it. */
+  readonly predictionIds: string;
 }
 
 export interface ModelMetadata {
@@ -122,7 +122,7 @@ export function createOpenInference(dependencies: OpenInferenceDependencies): Op
             modelName,
             modelVersion: String(model.version.version),
             outputs: wantedOutputs(outputs, outputTensors(classified, model.manifest.classes)),
-            parameters: answerParameters(model, classified),
+            predictionIds: classified.map(({ output }) => output.predictionId).join(),
           };
         });
       }),

@@ -194,8 +194,12 @@ async function infer(
   const result = await inference.infer(wanted, { signal });
   const isBinary = ({ name }: Tensor): boolean =>
     outputs.find((output) => output.name === name)?.parameters.binary_data ?? parameters.binary_data_output ?? false;
-  const answered = { model_name: result.modelName, model_version: result.modelVersion, parameters: result.parameters };
-  const head = { ...answered, ...(id !== undefined && { id }) };
+  const head = {
+    model_name: result.modelName,
+    model_version: result.modelVersion,
+    ...(id !== undefined && { id }),
+    parameters: { prediction_ids: result.predictionIds },
+  };
   return tensorReply(head, { outputs: result.outputs, isBinary });
 }
 

@@ -8,7 +8,6 @@ import {
 } from "../../../gen/inference/open_inference_pb.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { type RpcService, rpcService } from "../../../lib/rpc/server.ts";
-import type { AnswerParameters } from "./answer-parameters.ts";
 import { type ModelMetadata, maxTimeoutMicros, type OpenInference, serverMetadata } from "./inference.ts";
 import type { RepositoryParameters } from "./repository.ts";
 import { badInput, checkedTensor, rawFromTensor, type Tensor, tensorFromRaw, unsupported } from "./tensor.ts";
@@ -33,7 +32,7 @@ export function openInferenceRoutes(inference: OpenInference): RpcService {
         modelName: result.modelName,
         modelVersion: result.modelVersion,
         id,
-        parameters: wireParameters(result.parameters),
+        parameters: { prediction_ids: { parameterChoice: { case: "stringParam", value: result.predictionIds } } },
         outputs: result.outputs.map(({ name, datatype, shape }) => ({ name, datatype, shape: shape.map(BigInt) })),
         // Raw, which every client reads, and which costs a hundredth of numbers one by one.
         rawOutputContents: result.outputs.map(rawFromTensor),
@@ -65,14 +64,6 @@ function plainParameters(parameters: Record<string, ModelRepositoryParameter>): 
   return Object.fromEntries(
     Object.entries(parameters).map(([name, { parameterChoice }]) => [name, parameterChoice.value]),
   );
-}
-
-function wireParameters(parameters: AnswerParameters) {
-  const wire: Record<string, { parameterChoice: { case: "stringParam"; value: string } }> = {};
-  for (const [name, value] of Object.entries(parameters)) {
-    wire[name] = { parameterChoice: { case: "stringParam", value } };
-  }
-  return wire;
 }
 
 /** A parameter that is a text or a whole number; empty if it is not given. */
