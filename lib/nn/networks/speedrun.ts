@@ -22,8 +22,8 @@
  * ONNX Runtime 1.30:
  * `speedrun` reaches 85.7 % (85.6 to 85.9, three seeds) in 489 s (479 to 500), four epochs.
  * `speedrun-wide` reaches 90.5 % (90.4 to 90.7, three seeds) in 15 to 30 min, as fast as the machine was that day; by SGD it had 90.1 % and 89.6 %
- * in 26 min. `speedrun-deep` reached 91.9 % and 92.1 % (two seeds) at 354 images a second where nothing else ran, which are 94 min; with 20 epochs and a square of eight
- * 91.2 %. docs/results has the logs.
+ * in 26 min. `speedrun-deep` reaches 92.1 % (91.9 to 92.3, three seeds) at 352 images a second where nothing else ran, which are 95 min; with
+ * 20 epochs and a square of eight 91.2 %. docs/results has the logs.
  */
 import type { LayersModel } from "@tensorflow/tfjs-layers";
 import { core, layers as tf } from "../tensorflow.ts";
