@@ -63,7 +63,7 @@ const bare = await convolutionSubject();
 const comparisons = [
   await compare("paper", !withoutWasm),
   await compare("stack", !withoutWasm),
-  await compare("small", false),
+  await compare("small", !withoutWasm),
 ];
 if (!withoutWasm) {
   await startWasmBackend();
