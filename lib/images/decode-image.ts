@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import sharp from "sharp";
+import sharp, { type Metadata } from "sharp";
 import { AppError } from "../errors.ts";
 import { createPixelRoom } from "./pixel-room.ts";
 import { planesOf } from "./planes.ts";
@@ -26,8 +26,10 @@ const largePixels = 2_500_000;
 const decodeTimeoutSeconds = 20;
 
 export interface DecodeLimits {
-  /** Images with more pixels are refused by their header. Of those above 2.5 megapixels no more than this are decoded at a time, all together. */
+  /** Images with more pixels are refused by their header. */
   readonly maxPixels: number;
+  /** Pixels that images above 2.5 megapixels may hold together at a time; see {@link heldPixels}. At least `maxPixels`. */
+  readonly maxHeldPixels: number;
   /** Whether SVG is drawn. Its text may hold a bomb of another format, which no header shows: 20 KB took 1.2 GB. */
   readonly takesSvg: boolean;
 }
@@ -58,8 +60,8 @@ sharp.cache(false);
  * INVALID_REQUEST when the shape has other than 3 channels.
  */
 export function createImageDecoder(limits: DecodeLimits): ImageDecoder {
-  const { maxPixels, takesSvg } = limits;
-  const room = createPixelRoom(maxPixels);
+  const { maxPixels, maxHeldPixels, takesSvg } = limits;
+  const room = createPixelRoom(maxHeldPixels);
 
   async function decodeAny(bytes: Uint8Array, shape: PixelShape): Promise<Uint8Array> {
     try {
@@ -67,13 +69,13 @@ export function createImageDecoder(limits: DecodeLimits): ImageDecoder {
     } catch (error) {
       if (!isOverPixels(error)) throw explained(error, takesSvg);
     }
-    const { width, height } = await sharp(bytes, { limitInputPixels: false }).metadata();
-    const pixels = width * height;
-    if (pixels > maxPixels) {
+    const metadata = await sharp(bytes, { limitInputPixels: false }).metadata();
+    const { width, height } = metadata;
+    if (width * height > maxPixels) {
       const limit = `${maxPixels / 1e6} megapixels`;
       throw new AppError("IMAGE_TOO_LARGE", `the image has ${width} x ${height} pixels; the limit is ${limit}`);
     }
-    return room.use(pixels, () =>
+    return room.use(heldPixels(metadata), () =>
       decodeBySharp(bytes, shape, maxPixels).catch((error: unknown) => {
         throw explained(error, takesSvg);
       }),
@@ -88,8 +90,20 @@ export function createImageDecoder(limits: DecodeLimits): ImageDecoder {
   };
 }
 
-/** For data sets, whose owner waits: up to 50 megapixels, which no camera's ordinary photograph reaches. See {@link createImageDecoder}. */
-export const decodeImage: ImageDecoder = createImageDecoder({ maxPixels: 50_000_000, takesSvg: true });
+/**
+ * For data sets, whose owner has chosen them and waits: up to 50 megapixels, which no camera's ordinary photograph reaches, as many at a time as there are
+ * threads. See {@link createImageDecoder}.
+ */
+export const decodeImage: ImageDecoder = createImageDecoder({
+  maxPixels: 50_000_000,
+  maxHeldPixels: Number.POSITIVE_INFINITY,
+  takesSvg: true,
+});
+
+/** Pixels of an image that count as held while it is decoded: none of a JPEG as cameras write it, which is made smaller while it is read, row by row. */
+export function heldPixels({ format, isProgressive, width, height }: Metadata): number {
+  return format === "jpeg" && !isProgressive ? 0 : width * height;
+}
 
 async function decodeBySharp(
   bytes: Uint8Array,

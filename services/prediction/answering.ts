@@ -171,7 +171,11 @@ export interface ImagePlace {
 }
 
 /** For what strangers send: no more pixels than take about a second, which is room for a camera's usual 24 megapixels. */
-const decodeImage = createImageDecoder({ maxPixels: 25_000_000, takesSvg: false });
+const decodeImage = createImageDecoder({
+  maxPixels: 25_000_000,
+  maxHeldPixels: 25_000_000,
+  takesSvg: false,
+});
 
 /** Decodes an image to the pixels that a model takes, uint8 [C, H, W]. The error of one that cannot be decoded says where it is. */
 export function decodeFor(

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, test } from "node:test";
 import sharp from "sharp";
-import { decodeImage, maxSvgBytes } from "../../../lib/images/decode-image.ts";
+import { decodeImage, heldPixels, maxSvgBytes } from "../../../lib/images/decode-image.ts";
 import { tempFolder } from "../../helpers/temp-folder.ts";
 import { plainImage, writeFolder } from "./inputs.ts";
 
@@ -150,6 +150,17 @@ describe("decodeImage", () => {
     const grey = { ...shape, channels: 1 };
     await assert.rejects(async () => decodeImage(await plainImage("#fff"), grey), { code: "INVALID_REQUEST" });
   });
+});
+
+test("every image holds its pixels while it is decoded, but not a JPEG as cameras write it", async () => {
+  const image = sharp({ create: { width: 40, height: 30, channels: 3, background: "#123456" } });
+  const held = async (file: Promise<Buffer>) => heldPixels(await sharp(await file).metadata());
+  const jpeg = () => image.clone().jpeg();
+  for (const byRows of [jpeg(), jpeg().withMetadata({ orientation: 6 })])
+    assert.equal(await held(byRows.toBuffer()), 0);
+  for (const whole of [image.clone().jpeg({ progressive: true }), image.clone().png(), image.clone().webp()]) {
+    assert.equal(await held(whole.toBuffer()), 40 * 30);
+  }
 });
 
 describe("decodeImage of SVG", () => {
