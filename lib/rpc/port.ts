@@ -1,15 +1,10 @@
 import { createServer as createHttp1Server, type Server as Http1Server } from "node:http";
-import {
-  constants,
-  createServer as createHttp2Server,
-  type Http2Server,
-  type IncomingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from "node:http2";
+import { createServer as createHttp2Server, type Http2Server, type IncomingHttpHeaders } from "node:http2";
 import type { AddressInfo, Server, Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { createServer as createTlsServer, type Server as TlsServer } from "node:tls";
 import type { connectNodeAdapter } from "@connectrpc/connect-node";
+import { type RequestStream, ServerConnection } from "../http2/connection.ts";
 import { readOpening } from "./opening.ts";
 
 /** How often a closing server looks for HTTP/1.1 connections that have become idle. */
@@ -18,16 +13,14 @@ const idleSweepMs = 50;
 const tcpKeepAliveMs = 60_000;
 /** In which requests still arrive that a peer sent before it heard that it shall leave. */
 const leaveMs = 1_000;
-/** The highest number of a stream, which says that none is too late yet (RFC 9113, section 6.8). */
-const anyStream = 2 ** 31 - 1;
 
 /** A request handler for both HTTP servers, as the Connect adapter defines it. */
 export type HttpHandler = ReturnType<typeof connectNodeAdapter>;
 export type HttpRequest = Parameters<HttpHandler>[0];
 export type HttpResponse = Parameters<HttpHandler>[1];
 
-/** Takes an HTTP/2 stream before it becomes a request; false leaves it. */
-export type StreamHandler = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
+/** Takes an HTTP/2 stream before Node makes a request of it; false leaves it. */
+export type StreamHandler = (stream: RequestStream, headers: IncomingHttpHeaders) => boolean;
 
 export interface PortHandlers {
   readonly takeStream: StreamHandler;
@@ -38,7 +31,7 @@ export interface PortHandlers {
 export interface PortLimits {
   /** HTTP/2 requests under way on one connection. */
   readonly maxConcurrentStreams: number;
-  /** Memory of one HTTP/2 connection in megabytes; above it, new streams are refused. */
+  /** Memory of one HTTP/2 connection in megabytes that Node's HTTP/2 may use; above it, new streams are refused. */
   readonly maxSessionMemoryMb: number;
   /** Bytes that a peer may send ahead, on a stream and on a connection. Above 256 KiB two Node peers can deadlock. */
   readonly windowBytes: number;
@@ -91,11 +84,15 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
     answer,
   );
   const serveHttp1 = takeListeners(http1, "connection");
-  const serveHttp2 = takeListeners(http2, "stream");
-  http2.on("stream", (stream, headers, ...rest) => {
-    if (!takeStream(stream, headers)) serveHttp2(stream, headers, ...rest);
-  });
-  const sessions = trackSessions(http2, limits);
+  prepareSessions(http2, limits);
+  const connections = new Set<ServerConnection>();
+  const serveHttp2 = (socket: Socket): void => {
+    const handlers = { take: takeStream, serve: (tunnel: Duplex) => http2.emit("connection", tunnel) };
+    const connection = new ServerConnection(socket, handlers, limits);
+    connections.add(connection);
+    socket.once("close", () => connections.delete(connection));
+    if (limits.maxConnectionAgeMs > 0) limitAge(socket, connection, limits.maxConnectionAgeMs);
+  };
   const handshakeTimeout = limits.openingTimeoutMs;
   const secure = tls && createTlsServer({ ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout, ...secureContext(tls) });
   // Over TLS nobody listens through the HTTP/1 server, but this is when it begins to watch over slow and idle connections.
@@ -126,7 +123,7 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
     socket.setKeepAlive(true, tcpKeepAliveMs);
     readOpening(socket, limits.openingTimeoutMs, (isHttp2) => {
       undecided.delete(socket);
-      if (isHttp2) http2.emit("connection", socket);
+      if (isHttp2) serveHttp2(socket);
       else serveHttp1(socket);
     });
   });
@@ -143,7 +140,7 @@ export function createPort({ takeStream, answer }: PortHandlers, limits: PortLim
       const idle = setInterval(() => http1.closeIdleConnections(), idleSweepMs);
       destroyAll(shaking.values());
       destroyAll(undecided);
-      for (const session of sessions) session.close();
+      for (const connection of connections) connection.close();
       await closed;
       clearInterval(idle);
       clearTimeout(cut);
@@ -161,36 +158,29 @@ function secureContext({ cert, key, clientCa }: TlsIdentity) {
 }
 
 /** What the server itself does at an event, which it then no longer does. */
-function takeListeners(server: Server, event: "connection" | "stream"): (...details: unknown[]) => void {
+function takeListeners(server: Server, event: "connection"): (socket: Socket) => void {
   const listeners = server.listeners(event);
   server.removeAllListeners(event);
-  return (...details) => {
-    for (const listener of listeners) listener.apply(server, details);
+  return (socket) => {
+    for (const listener of listeners) listener.call(server, socket);
   };
 }
 
-function trackSessions(server: Http2Server, limits: PortLimits): ReadonlySet<ServerHttp2Session> {
-  const sessions = new Set<ServerHttp2Session>();
-  server.on("session", (session) => {
-    sessions.add(session);
-    session.once("close", () => sessions.delete(session));
-    session.setLocalWindowSize(limits.windowBytes);
-    if (limits.maxConnectionAgeMs > 0) limitAge(session, limits.maxConnectionAgeMs);
-  });
+function prepareSessions(server: Http2Server, { windowBytes }: PortLimits): void {
+  server.on("session", (session) => session.setLocalWindowSize(windowBytes));
   server.on("sessionError", () => {
-    // A peer that breaks the protocol or the connection: Node closes the session, and there is nobody to tell.
+    // A peer that breaks the protocol: its connection is closed, and there is nobody to tell.
   });
-  return sessions;
 }
 
-function limitAge(session: ServerHttp2Session, maxAgeMs: number): void {
+function limitAge(socket: Socket, connection: ServerConnection, maxAgeMs: number): void {
   const ageMs = maxAgeMs * (0.9 + 0.2 * Math.random());
   let timer = setTimeout(() => {
     // First only asked to leave, for what is already on its way would be lost.
-    session.goaway(constants.NGHTTP2_NO_ERROR, anyStream);
-    timer = setTimeout(() => session.close(), leaveMs);
+    connection.askToLeave();
+    timer = setTimeout(() => connection.close(), leaveMs);
   }, ageMs);
-  session.once("close", () => clearTimeout(timer));
+  socket.once("close", () => clearTimeout(timer));
 }
 
 function listen(server: Http1Server | TlsServer, host: string, port: number): Promise<AddressInfo> {

@@ -71,12 +71,12 @@ export class UnaryContext implements HandlerContext, Ending {
   }
 
   /** What the handler has set. */
-  get sentHeader(): Iterable<[string, string]> {
-    return this.#responseHeader ?? [];
+  get sentHeader(): Headers | undefined {
+    return this.#responseHeader;
   }
 
-  get sentTrailer(): Iterable<[string, string]> {
-    return this.#responseTrailer ?? [];
+  get sentTrailer(): Headers | undefined {
+    return this.#responseTrailer;
   }
 
   /** The result of `work`, or a rejection with the reason as soon as the call is aborted. For one piece of work. */

@@ -4,11 +4,13 @@
  * framed: spans, logs, validation, deadlines and errors are those of every other call, by the same functions. What is not a
  * plain binary message (streams, JSON, compressed requests) is left to connect-node.
  */
-import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import type { IncomingHttpHeaders } from "node:http2";
 import { create, type DescMethodUnary, fromBinary, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { AppError } from "../errors.ts";
+import type { RequestStream } from "../http2/connection.ts";
+import { headerBlock } from "../http2/hpack.ts";
 import type { Logger } from "../log.ts";
 import { memoize } from "../memoize.ts";
 import { encode } from "../protobuf/encode.ts";
@@ -46,7 +48,7 @@ export function createUnaryGrpc(options: UnaryGrpcOptions): StreamHandler {
     if (unary === undefined || !isPlainGrpc(headers)) return false;
     serve(options, unary, { stream, headers }).catch((error: unknown) => {
       options.logger.error({ event: "rpc.unanswered", error }, `${headers[":path"]} could not be answered`);
-      stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+      stream.fail();
     });
     return true;
   };
@@ -61,7 +63,7 @@ function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
 }
 
 interface Incoming {
-  readonly stream: ServerHttp2Stream;
+  readonly stream: RequestStream;
   readonly headers: IncomingHttpHeaders;
 }
 
@@ -72,12 +74,12 @@ async function serve(options: UnaryGrpcOptions, { method, implementation }: Unar
   const timeout = parseTimeout(headers["grpc-timeout"]?.toString() ?? null, Number.POSITIVE_INFINITY);
   const timeoutMs = Math.min(timeout.timeoutMs ?? options.defaultDeadlineMs, options.maxDeadlineMs);
   const context = new UnaryContext(method, headers, timeoutMs);
-  stream.on("aborted", () => context.abort(new AppError("CANCELLED", "the client went away")));
-  stream.on("error", ignore);
   try {
     if (timeout.error !== undefined) throw timeout.error;
+    const abort = () => context.abort(new AppError("CANCELLED", "the client went away"));
+    const message = readMessage(stream, options.maxMessageBytes, abort);
     const work = async () => {
-      const request = parse(method, await readMessage(stream, options.maxMessageBytes));
+      const request = parse(method, await message);
       options.check(method.input, request);
       return implementation(request, context);
     };
@@ -90,21 +92,8 @@ async function serve(options: UnaryGrpcOptions, { method, implementation }: Unar
     sendError(stream, call.fail(thrown, context));
   } finally {
     context.end();
-    letGo(stream);
   }
 }
-
-/**
- * A stream that is over, and all behind it, may stay until the whole heap is collected, for which everybody has to wait: once that has happened, the tables
- * that Node's session has outgrown are old, and keep the streams that were in them from being collected with the young. So nothing of the call is
- * left behind its stream. Of what a young collection finds, a quarter as much then grows old.
- */
-function letGo(stream: ServerHttp2Stream): void {
-  stream.removeAllListeners("aborted").removeAllListeners("data").removeAllListeners("end");
-}
-
-/** An aborted stream ends with an error as well; there is nobody left to tell. */
-function ignore(): void {}
 
 function parse({ input }: DescMethodUnary, bytes: Uint8Array): Message {
   try {
@@ -125,29 +114,32 @@ function asMessage({ output }: DescMethodUnary, answer: unknown): Message {
 const prefixBytes = 5;
 
 /** The one message of a unary request. Rejects with what the protocol says of none, of more, and of too long a one. */
-function readMessage(stream: ServerHttp2Stream, maxBytes: number): Promise<Uint8Array> {
+function readMessage(stream: RequestStream, maxBytes: number, abort: () => void): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let received = 0;
-    stream.on("data", (chunk: Buffer) => {
-      received += chunk.length;
-      if (received <= prefixBytes + maxBytes) {
-        chunks.push(chunk);
-        return;
-      }
-      // Nothing of a message that is too long needs to be kept.
-      chunks.length = 0;
-      reject(tooLarge(`${received} bytes or more`, maxBytes));
-    });
-    stream.on("end", () => {
-      const [first] = chunks;
-      const all = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks);
-      try {
-        resolve(unframed(all, maxBytes));
-      } catch (error) {
-        reject(error);
-      }
-    });
+    stream.receiver = {
+      data(chunk) {
+        received += chunk.length;
+        if (received <= prefixBytes + maxBytes) {
+          chunks.push(chunk);
+          return;
+        }
+        // Nothing of a message that is too long needs to be kept.
+        chunks.length = 0;
+        reject(tooLarge(`${received} bytes or more`, maxBytes));
+      },
+      end() {
+        const [first] = chunks;
+        const all = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks);
+        try {
+          resolve(unframed(all, maxBytes));
+        } catch (error) {
+          reject(error);
+        }
+      },
+      abort,
+    };
   });
 }
 
@@ -172,32 +164,31 @@ function incomplete(): ConnectError {
   return new ConnectError("the request ends before its message does", Code.InvalidArgument);
 }
 
+const answerHeaders = { ":status": "200", "content-type": contentType };
+const answerTrailers = { "grpc-status": "0" };
+const plainAnswerHeaders = headerBlock(Object.entries(answerHeaders));
+const plainAnswerTrailers = headerBlock(Object.entries(answerTrailers));
+
 function sendAnswer(
-  stream: ServerHttp2Stream,
+  stream: RequestStream,
   framed: Buffer,
   { sentHeader, sentTrailer }: Pick<UnaryContext, "sentHeader" | "sentTrailer">,
 ): void {
-  if (stream.destroyed || stream.closed) return;
-  const headers = { ":status": 200, "content-type": contentType, ...Object.fromEntries(sentHeader) };
-  stream.respond(headers, { waitForTrailers: true });
-  stream.on("wantTrailers", () => stream.sendTrailers({ ...Object.fromEntries(sentTrailer), "grpc-status": "0" }));
-  stream.end(framed);
+  const headers = sentHeader && headerBlock([...Object.entries(answerHeaders), ...sentHeader]);
+  const trailers = sentTrailer && headerBlock([...Object.entries(answerTrailers), ...sentTrailer]);
+  stream.answer(headers ?? plainAnswerHeaders, framed, trailers ?? plainAnswerTrailers);
 }
 
-/** Trailers only: clients take headers as the point after which a call must not be tried again. */
-function sendError(stream: ServerHttp2Stream, error: ConnectError): void {
-  if (stream.destroyed || stream.closed) return;
-  // A copy: Node may add to what it is given.
-  stream.respond({ ...headersOf(error) }, { endStream: true });
-  // The client may still be sending a request that nobody will read.
-  if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+/** Headers only: clients take headers before an answer as the point after which a call must not be tried again. */
+function sendError(stream: RequestStream, error: ConnectError): void {
+  stream.answerShortly(headersOf(error));
 }
 
 /** To encode the details of an error costs as much as the rest of answering with it; a server that refuses many sends one to all. */
-const headersOf = memoize((error: ConnectError): OutgoingHttpHeaders => {
+const headersOf = memoize((error: ConnectError): Buffer => {
   const trailers = new Headers();
   setTrailerStatus(trailers, error);
   // grpc-js reads this with decodeURI, which leaves commas, colons and others as they were escaped.
   trailers.set("grpc-message", encodeURI(error.rawMessage));
-  return { ":status": 200, "content-type": contentType, ...Object.fromEntries(trailers) };
+  return headerBlock([...Object.entries(answerHeaders), ...trailers]);
 });
