@@ -7,21 +7,25 @@ import { once } from "node:events";
 import { connect as connectSocket, type Socket } from "node:net";
 import {
   createFrameReader,
+  defaultWindowBytes,
   type Frame,
   flag,
   frame,
   frameType,
-  grpcStatus,
   headBytes,
-  headerBlock,
+  largest,
   maxFrameBytes,
   preface,
   readSettings,
   setting,
+  settingsAck,
   settingsFrame,
+  unpadded,
   windowUpdateFrame,
   writeHead,
-} from "./http2-frames.ts";
+} from "../../lib/http2/frames.ts";
+import { createHeaderJoiner } from "../../lib/http2/header-blocks.ts";
+import { HeaderDecoder, type HeaderList, headerBlock } from "../../lib/http2/hpack.ts";
 import type { Target } from "./load.ts";
 import type { LoadClient, Outcome } from "./load-client.ts";
 
@@ -30,40 +34,35 @@ const connections = 8;
 const prefixBytes = 5;
 const resourceExhausted = "8";
 /** What the server may send ahead, on a stream and on a connection. */
-const windowBytes = 2 ** 31 - 1;
-/** The window of a connection, and of a stream, before anybody has said anything else. */
-const defaultWindowBytes = 65_535;
+const windowBytes = largest;
 /** What this client says of itself: its headers need no table, and answers come as fast as they can. */
 const settings: ReadonlyMap<number, number> = new Map([
   [setting.headerTableSize, 0],
   [setting.enablePush, 0],
   [setting.initialWindowSize, windowBytes],
 ]);
+/** Of an answer. */
+const maxHeaderBytes = 65_536;
 /** Bytes of answers after which the server is told that they are read. */
 const readBytes = 2 ** 30;
 
 export async function connectGrpc({ url, headers, bodies }: Target): Promise<LoadClient> {
   const { hostname, port, pathname, host } = new URL(url);
-  const block = headerBlock({
-    ":method": "POST",
-    ":scheme": "http",
-    ":path": pathname,
-    ":authority": host,
-    "content-type": "application/grpc",
-    te: "trailers",
-    ...headers,
-  });
+  const pseudo = { ":method": "POST", ":scheme": "http", ":path": pathname, ":authority": host };
+  const block = headerBlock(
+    Object.entries({ ...pseudo, "content-type": "application/grpc", te: "trailers", ...headers }),
+  );
   const open = () => openConnection({ host: hostname, port: Number(port) }, block);
-  const all = await Promise.all(Array.from({ length: connections }, open));
+  const opened = await Promise.all(Array.from({ length: connections }, open));
   const messages = bodies.map(framed);
   return {
     send: (index) =>
       new Promise((resolve) => {
         const message = messages[index % messages.length];
-        if (message !== undefined) all[index % connections]?.call(message, resolve);
+        if (message !== undefined) opened[index % connections]?.call(message, resolve);
       }),
     close: async () => {
-      await Promise.all(all.map((connection) => connection.close()));
+      await Promise.all(opened.map((connection) => connection.close()));
     },
   };
 }
@@ -97,8 +96,7 @@ class Connection {
   #window = defaultWindowBytes;
   #unread = 0;
   #goneBecause: string | undefined;
-  /** Headers that go on in the next frame. */
-  #unfinished: { readonly flags: number; readonly blocks: Buffer[] } | undefined;
+  readonly #decoder = new HeaderDecoder(maxHeaderBytes);
   #greeted = (): void => {};
   readonly greeting = new Promise<void>((resolve) => (this.#greeted = resolve));
 
@@ -107,10 +105,12 @@ class Connection {
     this.#socket = socket;
     this.#write = createWriter(socket);
     this.#headers = headers;
-    socket.on(
-      "data",
-      createFrameReader((received) => this.#takers[received.type]?.(received)),
-    );
+    const join = createHeaderJoiner(maxHeaderBytes);
+    const read = createFrameReader((received) => {
+      const whole = join(received);
+      if (whole !== undefined) this.#takers[whole.type]?.(whole);
+    });
+    socket.on("data", read);
     socket.on("error", (error) => this.#fail(error.message));
     socket.on("close", () => this.#fail("the connection is gone"));
     const window = windowUpdateFrame(windowBytes - defaultWindowBytes);
@@ -169,18 +169,15 @@ class Connection {
   }
 
   #takeHeaders({ flags, streamId, payload }: Frame): void {
-    this.#unfinished ??= { flags, blocks: [] };
-    this.#unfinished.blocks.push(payload);
-    if ((flags & flag.endHeaders) === 0) return;
-    const { blocks, flags: first } = this.#unfinished;
-    this.#unfinished = undefined;
+    const headers = this.#decoder.decode(payload);
     // Those before the message say nothing that is needed.
-    if ((first & flag.endStream) === 0) return;
-    this.#end(streamId, ({ chunks }) => outcomeOf(Buffer.concat(blocks), chunks));
+    if ((flags & flag.endStream) === 0) return;
+    this.#end(streamId, ({ chunks }) => outcomeOf(headers, chunks));
   }
 
-  #takeData({ streamId, payload }: Frame): void {
-    this.#underWay.get(streamId)?.chunks.push(payload);
+  #takeData(received: Frame): void {
+    const { streamId, payload } = received;
+    this.#underWay.get(streamId)?.chunks.push(unpadded(received));
     this.#unread += payload.length;
     if (this.#unread < readBytes) return;
     this.#write(windowUpdateFrame(this.#unread));
@@ -192,7 +189,7 @@ class Connection {
     const theirs = readSettings(payload);
     this.#maxUnderWay = theirs.get(setting.maxConcurrentStreams) ?? this.#maxUnderWay;
     this.#streamWindow = theirs.get(setting.initialWindowSize) ?? this.#streamWindow;
-    this.#write(frame({ type: frameType.settings, flags: flag.ack, streamId: 0, payload: Buffer.alloc(0) }));
+    this.#write(settingsAck);
     this.#greeted();
     this.#sendWaiting();
   }
@@ -206,7 +203,6 @@ class Connection {
   readonly #takers: Readonly<Record<number, (received: Frame) => void>> = {
     [frameType.data]: (received) => this.#takeData(received),
     [frameType.headers]: (received) => this.#takeHeaders(received),
-    [frameType.continuation]: (received) => this.#takeHeaders(received),
     [frameType.settings]: (received) => this.#takeSettings(received),
     [frameType.windowUpdate]: (received) => this.#takeWindowUpdate(received),
     [frameType.reset]: ({ streamId, payload }) =>
@@ -256,8 +252,9 @@ function requestFrames(streamId: number, block: Buffer, message: Buffer): Buffer
   return bytes;
 }
 
-function outcomeOf(trailers: Buffer, chunks: readonly Buffer[]): Outcome {
-  const status = grpcStatus(trailers);
+function outcomeOf(trailers: HeaderList, chunks: readonly Buffer[]): Outcome {
+  const at = trailers.indexOf("grpc-status");
+  const status = at < 0 ? undefined : trailers[at + 1];
   if (status === "0") return { kind: "answered", body: Buffer.concat(chunks).subarray(prefixBytes) };
   if (status === resourceExhausted) return { kind: "refused" };
   return failed(status === undefined ? "the answer has no gRPC status" : `gRPC status ${status}`);

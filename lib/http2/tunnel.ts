@@ -4,6 +4,7 @@
  */
 import { Duplex } from "node:stream";
 import {
+  ConnectionError,
   createFrameReader,
   defaultWindowBytes,
   errorCode,
@@ -11,31 +12,28 @@ import {
   flag,
   frame,
   frameType,
-  headBytes,
   headerFrames,
   preface,
   setting,
   settingsAck,
   settingsFrame,
   windowUpdateFrame,
-  writeHead,
 } from "./frames.ts";
+import { createHeaderJoiner } from "./header-blocks.ts";
 import { type HeaderList, headerBlock } from "./hpack.ts";
+import type { Sender } from "./sender.ts";
 
-/** The peer's connection. */
-export interface TunnelPeer {
+export interface TunnelOptions {
+  /** The peer's window of the connection, and of each stream. */
+  readonly windowBytes: number;
   /** Serves HTTP/2 over something like a socket. */
   readonly serve: (socket: Duplex) => void;
-  readonly writeHeaders: (streamId: number, block: Buffer, endStream: boolean) => void;
-  readonly write: (bytes: Buffer) => void;
-  /** Takes of the window of the connection as much as there is, at most so many bytes. */
-  readonly takeSendWindow: (wanted: number) => number;
   /** So many bytes of the peer have been read. */
-  readonly credit: (bytes: number) => void;
-  /** The connection has to end. */
-  readonly fail: (code: number, text: string) => void;
+  readonly onRead: (bytes: number) => void;
   /** A stream has ended, and whether the peer had ended it. */
-  readonly noteEnd: (streamId: number, isRead: boolean) => void;
+  readonly onEnd: (streamId: number, isRead: boolean) => void;
+  /** The connection has to end. */
+  readonly onFailure: (error: ConnectionError) => void;
 }
 
 /** Which sides of a stream are closed. */
@@ -45,7 +43,8 @@ interface Ends {
 }
 
 export class Tunnel {
-  readonly #peer: TunnelPeer;
+  readonly #sender: Sender;
+  readonly #options: TunnelOptions;
   readonly #streams = new Map<number, Ends>();
   #initialWindow = defaultWindowBytes;
   /** What Node reads. It is there when a request is. */
@@ -53,17 +52,16 @@ export class Tunnel {
   /** What Node is still to be given, and whether there is a turn for that. */
   #unread: Buffer[] = [];
   #isGiving = false;
-  /** Headers of Node of which not all frames have come. */
-  #unfinished: { readonly first: Frame; readonly blocks: Buffer[] } | undefined;
   /** What of Node's frames waits for the connection's window, in their order. */
   #waiting: Frame[] = [];
   /** How much Node's window of the connection is behind the peer's. */
   #uncounted: number;
 
-  /** @param windowBytes The peer's window of the connection, and of each stream. */
-  constructor(peer: TunnelPeer, windowBytes: number) {
-    this.#peer = peer;
-    this.#uncounted = windowBytes - defaultWindowBytes;
+  /** @param sender Of the peer's connection. */
+  constructor(sender: Sender, options: TunnelOptions) {
+    this.#sender = sender;
+    this.#options = options;
+    this.#uncounted = options.windowBytes - defaultWindowBytes;
   }
 
   get size(): number {
@@ -129,7 +127,11 @@ export class Tunnel {
 
   #open(): void {
     if (this.#socket !== undefined) return;
-    const read = createFrameReader((received) => this.#take(received));
+    const joinHeaders = createHeaderJoiner(Number.POSITIVE_INFINITY);
+    const read = createFrameReader((received) => {
+      const whole = joinHeaders(received);
+      if (whole !== undefined) this.#take(whole);
+    });
     const socket = new Duplex({
       read() {},
       write(chunk: Buffer, _encoding, done) {
@@ -140,7 +142,8 @@ export class Tunnel {
     this.#socket = socket;
     socket.on("error", () => undefined);
     socket.on("close", () => {
-      if (this.#streams.size > 0) this.#peer.fail(errorCode.internalError, "the requests cannot be answered");
+      if (this.#streams.size === 0) return;
+      this.#options.onFailure(new ConnectionError(errorCode.internalError, "the requests cannot be answered"));
     });
     // What Node sends is not compressed by a table, of which there would have to be one for both.
     const settings = new Map<number, number>([
@@ -148,7 +151,7 @@ export class Tunnel {
       [setting.initialWindowSize, this.#initialWindow],
     ]);
     this.#give(Buffer.concat([preface, settingsFrame(settings)]));
-    this.#peer.serve(socket);
+    this.#options.serve(socket);
   }
 
   #take(received: Frame): void {
@@ -159,21 +162,10 @@ export class Tunnel {
       this.#credit(payload.readUInt32BE());
     } else if (type === frameType.goAway) {
       const code = payload.readUInt32BE(4);
-      if (code !== errorCode.noError) this.#peer.fail(code, payload.toString("utf8", 8));
-    } else if (type === frameType.headers || type === frameType.continuation) {
-      this.#takeHeaders(received);
-    } else if (this.#streams.has(streamId)) {
+      if (code !== errorCode.noError) this.#options.onFailure(new ConnectionError(code, payload.toString("utf8", 8)));
+    } else {
       this.#pass(received);
     }
-  }
-
-  #takeHeaders(received: Frame): void {
-    this.#unfinished ??= { first: received, blocks: [] };
-    this.#unfinished.blocks.push(received.payload);
-    if ((received.flags & flag.endHeaders) === 0) return;
-    const { first, blocks } = this.#unfinished;
-    this.#unfinished = undefined;
-    this.#pass({ ...first, payload: Buffer.concat(blocks) });
   }
 
   /** Gives the peer what is for it, in the order in which it was sent. */
@@ -182,7 +174,7 @@ export class Tunnel {
     const ends = this.#streams.get(streamId);
     if (ends === undefined) return;
     if (type === frameType.windowUpdate) {
-      this.#peer.write(frame(received));
+      this.#sender.write(frame(received));
       return;
     }
     if (this.#waiting.length > 0) {
@@ -191,37 +183,31 @@ export class Tunnel {
     }
     const endStream = (flags & flag.endStream) !== 0;
     if (type === frameType.headers) {
-      this.#peer.writeHeaders(streamId, payload, endStream);
+      this.#sender.writeHeaders(streamId, payload, endStream);
     } else if (type === frameType.data) {
-      const length = this.#peer.takeSendWindow(payload.length);
+      const length = this.#sender.takeWindow(payload.length);
       const isWhole = length === payload.length;
-      if (length > 0 || isWhole) this.#writeData(streamId, payload.subarray(0, length), isWhole && endStream);
+      if (length > 0 || isWhole) {
+        this.#sender.writeData(streamId, payload.subarray(0, length), isWhole && endStream);
+        // Node may send as much again.
+        if (length > 0) this.#give(windowUpdateFrame(length));
+      }
       if (!isWhole) {
         this.#waiting.push({ ...received, payload: payload.subarray(length) });
         return;
       }
     } else {
-      this.#peer.write(frame(received));
+      this.#sender.write(frame(received));
     }
     if (type === frameType.reset) this.#forget(streamId, ends.read);
     else if (endStream) this.#end(streamId, ends, "answered");
-  }
-
-  #writeData(streamId: number, payload: Buffer, endStream: boolean): void {
-    const bytes = Buffer.allocUnsafe(headBytes + payload.length);
-    const head = { type: frameType.data, flags: endStream ? flag.endStream : 0, streamId, length: payload.length };
-    writeHead(bytes, 0, head);
-    payload.copy(bytes, headBytes);
-    this.#peer.write(bytes);
-    // Node may send as much again.
-    if (payload.length > 0) this.#give(windowUpdateFrame(payload.length));
   }
 
   /** Node has read so much, first of all what its window is smaller. */
   #credit(bytes: number): void {
     const counted = Math.max(0, bytes - this.#uncounted);
     this.#uncounted = Math.max(0, this.#uncounted - bytes);
-    if (counted > 0) this.#peer.credit(counted);
+    if (counted > 0) this.#options.onRead(counted);
   }
 
   #end(streamId: number, ends: Ends, side: keyof Ends): void {
@@ -230,7 +216,7 @@ export class Tunnel {
   }
 
   #forget(streamId: number, isRead: boolean): void {
-    if (this.#streams.delete(streamId)) this.#peer.noteEnd(streamId, isRead);
+    if (this.#streams.delete(streamId)) this.#options.onEnd(streamId, isRead);
   }
 }
 

@@ -4,7 +4,8 @@ import type { AddressInfo, Server, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createServer as createTlsServer, type Server as TlsServer } from "node:tls";
 import type { connectNodeAdapter } from "@connectrpc/connect-node";
-import { type RequestStream, ServerConnection } from "../http2/connection.ts";
+import { ServerConnection } from "../http2/connection.ts";
+import type { RequestStream } from "../http2/request-stream.ts";
 import { readOpening } from "./opening.ts";
 
 /** How often a closing server looks for HTTP/1.1 connections that have become idle. */

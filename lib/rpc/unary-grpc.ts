@@ -9,8 +9,9 @@ import { create, type DescMethodUnary, fromBinary, type Message } from "@bufbuil
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { AppError } from "../errors.ts";
-import type { RequestStream } from "../http2/connection.ts";
+import { errorCode } from "../http2/frames.ts";
 import { headerBlock } from "../http2/hpack.ts";
+import type { RequestStream } from "../http2/request-stream.ts";
 import type { Logger } from "../log.ts";
 import { memoize } from "../memoize.ts";
 import { encode } from "../protobuf/encode.ts";
@@ -48,7 +49,7 @@ export function createUnaryGrpc(options: UnaryGrpcOptions): StreamHandler {
     if (unary === undefined || !isPlainGrpc(headers)) return false;
     serve(options, unary, { stream, headers }).catch((error: unknown) => {
       options.logger.error({ event: "rpc.unanswered", error }, `${headers[":path"]} could not be answered`);
-      stream.fail();
+      stream.reset(errorCode.internalError);
     });
     return true;
   };
