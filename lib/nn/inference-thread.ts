@@ -31,8 +31,8 @@ export type InferenceReply =
   | { readonly kind: "failed"; readonly message: string };
 
 /**
- * Takes one request at a time: whoever has asked waits for the answer before asking again, or ending it. A request rejects with MODEL_NOT_READY
- * if the thread dies or has died; after any other error it can be used on.
+ * Answers requests one after another; all have to be answered before it is ended. A request rejects with MODEL_NOT_READY if the thread dies or has
+ * died; after any other error it can be used on.
  */
 export interface InferenceThread {
   /** Rejects with ARTIFACT_CORRUPT if ONNX Runtime cannot load the model. */
@@ -67,14 +67,15 @@ const defaultAnswerWithinMs = 60_000;
 export function startInferenceThread(answerWithinMs = defaultAnswerWithinMs): InferenceThread {
   // Not the process's options: the thread would carry out `--import tsx`, which makes its start three times as expensive.
   const worker = new Worker(new URL("./inference-worker.mjs", import.meta.url), { execArgv: [] });
-  let asked: Asked | undefined;
+  /** Requests without an answer yet, in their order. */
+  const asked: Asked[] = [];
   let death: AppError | undefined;
   let ending = false;
   let error: Error | undefined;
   const die = (how: string): void => {
     if (death !== undefined) return;
     death = new AppError("MODEL_NOT_READY", `the inference thread ${how}; load the model again`, { cause: error });
-    asked?.reject(death);
+    for (const { reject } of asked.splice(0)) reject(death);
     if (!ending) thread.onDeath?.(death);
   };
   const giveUp = (): void => {
@@ -85,7 +86,7 @@ export function startInferenceThread(answerWithinMs = defaultAnswerWithinMs): In
   const ask = (request: InferenceRequest, transfer: ArrayBuffer[] = []): Promise<InferenceReply> => {
     const answered = new Promise<InferenceReply>((resolve, reject) => {
       if (death !== undefined) return reject(death);
-      asked = { resolve, reject };
+      asked.push({ resolve, reject });
       worker.postMessage(request, transfer);
     });
     const timer = setTimeout(giveUp, answerWithinMs);
@@ -117,8 +118,9 @@ export function startInferenceThread(answerWithinMs = defaultAnswerWithinMs): In
   };
 
   worker.on("message", (reply: InferenceReply) => {
-    if (reply.kind === "failed") asked?.reject(new AppError("INTERNAL", reply.message));
-    else asked?.resolve(reply);
+    const oldest = asked.shift();
+    if (reply.kind === "failed") oldest?.reject(new AppError("INTERNAL", reply.message));
+    else oldest?.resolve(reply);
   });
   worker.on("error", (thrown: Error) => {
     error = thrown;

@@ -11,7 +11,7 @@ import {
 } from "./inference-thread.ts";
 import { describeModel, type ModelDescription } from "./model-description.ts";
 
-/** A model in its thread. Dispose of it to unload it: the run it is in is its last, those that wait reject. */
+/** A model in its thread. Dispose of it to unload it: what it was asked for before is still answered. */
 export interface InferenceWorker extends AsyncDisposable {
   /** What the model says about itself. */
   readonly description: ModelDescription;
@@ -113,10 +113,9 @@ async function loadModel(
       checkPixels(description, pixels, n);
       const own = transfer && pixels.buffer instanceof ArrayBuffer && pixels.byteLength === pixels.buffer.byteLength;
       const handedOver = own ? (pixels as Uint8Array<ArrayBuffer>) : new Uint8Array(pixels);
-      const predictions = last.then(() => {
-        if (unloaded !== undefined) throw new AppError("MODEL_NOT_READY", "the model was unloaded; load it again");
-        return thread.run(handedOver, [n, channels, height, width]);
-      });
+      if (unloaded !== undefined) throw new AppError("MODEL_NOT_READY", "the model was unloaded; load it again");
+      const predictions = thread.run(handedOver, [n, channels, height, width]);
+      // They are answered in order: when it is, all are.
       last = predictions.catch(() => undefined);
       return predictions;
     },

@@ -31,7 +31,7 @@ export interface BatcherOptions<Input, Output> {
   readonly settings: BatchSettings;
   /** Items that are prepared at a time, at most; those that take no time do not count. Default 8. */
   readonly maxPreparing?: number;
-  /** Runs a batch. Batches run one after another. */
+  /** Runs a batch. May be asked for the next one while one runs, and then has to run them one after another. */
   run(inputs: readonly Input[]): Promise<RunResult<Output>>;
   onDispatch?(dispatch: Dispatch): void;
 }
@@ -90,6 +90,12 @@ interface Entrance {
   readonly together: ((reason: unknown) => void)[] | undefined;
 }
 
+/**
+ * A network that is quick would wait for the event loop between two batches. One whose batches take longer than this waits next to nothing, and whoever
+ * has priority would wait for two of them.
+ */
+const quickRunMs = 20;
+
 /** Nobody reads it: whoever waited has had an answer, or an error of another item. */
 const requestOver = new AppError("CANCELLED", "the request of this item is over");
 
@@ -104,6 +110,8 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
   /** Items and places of those who are not patient. */
   let impatient = 0;
   let preparing = 0;
+  /** Batches that run or will next, and their items. */
+  let batches = 0;
   let running = 0;
   let timer: NodeJS.Timeout | undefined;
 
@@ -182,9 +190,16 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     }
   }
 
+  /** Whether a batch may be handed over. A full one may while another runs, since it gets no fuller by waiting. */
+  function hasRoomForBatch(): boolean {
+    if (batches === 0) return true;
+    const { maxBatchSize } = settings;
+    return batches === 1 && ready.size >= maxBatchSize && times.runMs(maxBatchSize) <= quickRunMs;
+  }
+
   /** Begins a batch if there is cause to, or sees to it that somebody asks again when there will be. */
   function dispatch(): void {
-    if (running > 0 || ready.size === 0) return;
+    if (ready.size === 0 || !hasRoomForBatch()) return;
     clearTimeout(timer);
     const nowMs = performance.now();
     const readyForMs = nowMs - Math.min(...Array.from(ready, ({ prepared }) => prepared?.atMs ?? nowMs));
@@ -196,9 +211,11 @@ export function createBatcher<Input, Output>(options: BatcherOptions<Input, Outp
     const batch = ready.take(settings.maxBatchSize);
     const waitedMs = nowMs - Math.min(...batch.map(({ cameMs }) => cameMs));
     options.onDispatch?.({ size: batch.length, reason, waitedMs });
-    running = batch.length;
+    batches++;
+    running += batch.length;
     void runBatch(batch).finally(() => {
-      running = 0;
+      batches--;
+      running -= batch.length;
       advance();
     });
   }

@@ -7,6 +7,8 @@
 export interface ServiceTimes {
   /** Milliseconds until so many items will have gone through; 0 as long as nothing is known. */
   waitMs(items: number): number;
+  /** Milliseconds that a batch of so many items runs; Infinity as long as too little is known. */
+  runMs(items: number): number;
   /** An item has come, and there was none before. */
   noteBegin(): void;
   notePrepared(tookMs: number): void;
@@ -23,6 +25,8 @@ export interface ServiceTimesOptions {
 
 /** Items over which a time is averaged, about. */
 const memory = 64;
+/** Items after which an average is near what it is of. */
+const trusted = 3 * memory;
 
 export function createServiceTimes({ parallel, loopBusyMs = nodeBusyMs }: ServiceTimesOptions): ServiceTimes {
   const loop = createAverage();
@@ -36,6 +40,7 @@ export function createServiceTimes({ parallel, loopBusyMs = nodeBusyMs }: Servic
       const queued = Math.max(0, items - parallel + 1);
       return Math.max(queued * loop.value, items * run.value, (queued / parallel) * preparation.value);
     },
+    runMs: (items) => (run.items < trusted ? Number.POSITIVE_INFINITY : items * run.value),
     noteBegin() {
       // What the loop did while there was no item was something else.
       busySinceMs = loopBusyMs();
@@ -60,12 +65,18 @@ const outlier = 4;
 /** A moving average. It begins at 0 and so believes what it sees only by and by: the first times of a process are long. */
 function createAverage() {
   let value = 0;
+  let seen = 0;
   return {
     get value() {
       return value;
     },
+    /** Of which it is the average. */
+    get items() {
+      return seen;
+    },
     add(items: number, totalMs: number) {
       if (items === 0) return;
+      seen += items;
       const usualMs = items * value;
       const countedMs = value === 0 ? totalMs : Math.min(totalMs, outlier * usualMs);
       value += (countedMs - usualMs) / (items + memory);

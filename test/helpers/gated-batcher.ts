@@ -10,11 +10,11 @@ export const double = async (inputs: readonly number[]) => ({
   durationMs: 1,
 });
 
-/** What a run says that it took, for each of its inputs. */
-export const runMs = 10;
+/** What a run says that it took, for each of its inputs: so long that a batch is not handed over while another runs. */
+export const runMs = 30;
 
 /** A batcher whose runs wait until they are let go, one after another. */
-export function gatedBatcher(changes: Partial<BatchSettings> = {}) {
+export function gatedBatcher(changes: Partial<BatchSettings> = {}, { inputMs = runMs } = {}) {
   const batches: (readonly number[])[] = [];
   const dispatches: Dispatch[] = [];
   const gates: (() => void)[] = [];
@@ -24,7 +24,7 @@ export function gatedBatcher(changes: Partial<BatchSettings> = {}) {
     async run(inputs) {
       batches.push(inputs);
       await new Promise<void>((resolve) => gates.push(resolve));
-      return { ...(await double(inputs)), durationMs: runMs * inputs.length };
+      return { ...(await double(inputs)), durationMs: inputMs * inputs.length };
     },
     onDispatch: (dispatch) => dispatches.push(dispatch),
   });
@@ -44,4 +44,13 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
     () => "no error",
     (error) => AppError.from(error).code,
   );
+}
+
+/** Lets so many items through, one at a time, which teaches it what one takes. */
+export async function serveAlone({ batcher, letGo }: ReturnType<typeof gatedBatcher>, count: number): Promise<void> {
+  for (let item = 0; item < count; item++) {
+    const answer = outputOf(batcher, item);
+    await letGo();
+    await answer;
+  }
 }

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../../../lib/errors.ts";
 import { createByteBudget } from "../../../services/prediction/admission.ts";
-import { codeOf, gatedBatcher, outputOf, runMs } from "../../helpers/gated-batcher.ts";
+import { codeOf, gatedBatcher, outputOf, runMs, serveAlone } from "../../helpers/gated-batcher.ts";
 
 test("one item too many is refused at once, with the time to wait", async () => {
   const { batcher, letGo } = gatedBatcher({ maxQueueLength: 2 });
@@ -22,24 +22,15 @@ test("one item too many is refused at once, with the time to wait", async () => 
   assert.deepEqual(await Promise.all([first, ...others]), [2, 4, 6]);
 });
 
-/** Lets so many items through, one at a time, which teaches it what one takes. */
-async function serveAlone({ batcher, letGo }: ReturnType<typeof gatedBatcher>, count: number): Promise<void> {
-  for (let item = 0; item < count; item++) {
-    const answer = outputOf(batcher, item);
-    await letGo();
-    await answer;
-  }
-}
-
 test("who would wait for too long is refused, with the time that what is ahead takes; who finds nothing ahead is not", async () => {
-  const gated = gatedBatcher({ maxBatchSize: 1, maxWaitMs: 25 });
+  const gated = gatedBatcher({ maxBatchSize: 1, maxWaitMs: 2.5 * runMs });
   const { batcher, letGo } = gated;
   await serveAlone(gated, 500);
   const admitted = [1, 2, 3].map((input) => outputOf(batcher, input));
   const error = AppError.from(await outputOf(batcher, 4).catch((thrown: unknown) => thrown));
   assert.equal(error.code, "QUEUE_FULL");
   const retryDelayMs = Number(error.details.retryDelayMs);
-  assert.ok(retryDelayMs > 25 && retryDelayMs <= 3 * runMs, `${retryDelayMs} ms`);
+  assert.ok(retryDelayMs > 2.5 * runMs && retryDelayMs <= 3 * runMs, `${retryDelayMs} ms`);
   // Three of normal priority are no more than one to an urgent item: the one that is being run.
   const urgent = outputOf(batcher, 5, "high");
   for (let run = 0; run < 4; run++) await letGo();
@@ -87,7 +78,7 @@ test("who has less time left than what is ahead will take is refused at once", a
 });
 
 test("items that come together are admitted together, and do not count as ahead of each other", async () => {
-  const gated = gatedBatcher({ maxBatchSize: 1, maxWaitMs: 25, maxQueueLength: 12 });
+  const gated = gatedBatcher({ maxBatchSize: 1, maxWaitMs: 2.5 * runMs, maxQueueLength: 12 });
   const { batcher, letGo } = gated;
   await serveAlone(gated, 500);
   const places = batcher.admit({ count: 10 });

@@ -5,7 +5,7 @@ import { AppError } from "../../../lib/errors.ts";
 import type { SubmitOptions } from "../../../services/prediction/admission.ts";
 import { createBatcher, type Dispatch } from "../../../services/prediction/batcher.ts";
 import type { Priority } from "../../../services/prediction/priority-queue.ts";
-import { codeOf, double, gatedBatcher, outputOf, settings } from "../../helpers/gated-batcher.ts";
+import { codeOf, double, gatedBatcher, outputOf, runMs, serveAlone, settings } from "../../helpers/gated-batcher.ts";
 
 test("what comes in during a run forms the next batch, in its order and up to the limit", async () => {
   const { batcher, batches, dispatches, letGo } = gatedBatcher();
@@ -41,6 +41,31 @@ test("with a delay, a batch waits until it is full or its oldest item has waited
   );
   const [first] = dispatches;
   assert.ok((first?.waitedMs ?? 0) >= 20, `waited ${first?.waitedMs} ms`);
+});
+
+/** Items of the batches that a network begins before it has ended one, of so many that come. */
+async function begunBeforeOneEnds(inputMs: number, items: number): Promise<number[]> {
+  const gated = gatedBatcher({}, { inputMs });
+  const { batcher, batches, letGo } = gated;
+  await serveAlone(gated, 500);
+  batches.length = 0;
+  const answers = Array.from({ length: items }, (_, input) => outputOf(batcher, input));
+  await delay(0);
+  const begun = batches.map(({ length }) => length);
+  for (let run = 0; run < items; run++) await letGo();
+  await Promise.all(answers);
+  return begun;
+}
+
+test("a quick network is given the next batch while it runs one, if that is full, and never a third", async () => {
+  // The first item finds nothing to wait for.
+  assert.deepEqual(await begunBeforeOneEnds(1, 4), [1]);
+  assert.deepEqual(await begunBeforeOneEnds(1, 5), [1, settings.maxBatchSize]);
+  assert.deepEqual(await begunBeforeOneEnds(1, 20), [1, settings.maxBatchSize]);
+});
+
+test("a slow network is not, so that who comes with priority waits for one batch alone", async () => {
+  assert.deepEqual(await begunBeforeOneEnds(runMs, 20), [1]);
 });
 
 test("urgent items are taken first", async () => {
