@@ -6,7 +6,7 @@
  */
 import type { IncomingHttpHeaders } from "node:http2";
 import type { Duplex } from "node:stream";
-import { createAllowance } from "./allowance.ts";
+import { type Allowance, type AllowanceOptions, createAllowance } from "./allowance.ts";
 import { checkFrame } from "./frame-rules.ts";
 import {
   ConnectionError,
@@ -41,6 +41,8 @@ export interface ConnectionLimits {
   readonly maxConcurrentStreams: number;
   /** Bytes that a peer may send ahead, on a stream and on the connection; 65,535 or more. */
   readonly windowBytes: number;
+  /** What costs a peer nothing, and us something. Default: 4,000 frames at once, and 2,000 a second; busy clients cancel a thousand calls a second. */
+  readonly cheapFrames?: Pick<AllowanceOptions, "atOnce" | "perSecond">;
 }
 
 export interface ConnectionHandlers {
@@ -52,12 +54,11 @@ export interface ConnectionHandlers {
 
 /** Headers of a message, with 32 bytes for each: as many as Node takes. */
 const maxHeaderListBytes = 65_535;
-/** How long a peer may take to close a connection that has ended. */
+/** How long a peer may take to close a connection when it has been sent all, or has broken the rules. */
 const lingerMs = 1_000;
 /** Streams that were given up of which is remembered that more may come for them. */
 const maxGivenUp = 4_096;
-/** What costs a peer nothing, and us something: so many at once, and so many a second. Busy clients cancel a thousand calls a second. */
-const cheapFrames = { atOnce: 4_000, perSecond: 2_000 };
+const defaultCheapFrames = { atOnce: 4_000, perSecond: 2_000 };
 
 export class ServerConnection implements StreamOwner {
   readonly #socket: Duplex;
@@ -65,7 +66,7 @@ export class ServerConnection implements StreamOwner {
   readonly #limits: ConnectionLimits;
   readonly #joinHeaders = createHeaderJoiner(maxHeaderListBytes);
   readonly #decoder = new HeaderDecoder(maxHeaderListBytes);
-  readonly #allowance = createAllowance(cheapFrames);
+  readonly #allowance: Allowance;
   readonly #streams = new Map<number, RequestStream>();
   readonly #sender: Sender;
   readonly #tunnel: Tunnel;
@@ -87,6 +88,7 @@ export class ServerConnection implements StreamOwner {
     this.#socket = socket;
     this.#handlers = handlers;
     this.#limits = limits;
+    this.#allowance = createAllowance(limits.cheapFrames ?? defaultCheapFrames);
     this.#receiveWindow = limits.windowBytes;
     this.#sender = new Sender(socket, {
       onRoom: () => this.#tunnel.sendOn(),
@@ -200,8 +202,10 @@ export class ServerConnection implements StreamOwner {
     if (stream !== undefined) this.#takeTrailers(stream, endStream);
     else if (this.#tunnel.has(streamId)) this.#tunnel.sendHeaders(streamId, list, endStream);
     else if (streamId % 2 === 0) throw protocolError(`a client has no stream ${streamId}`);
-    else if (streamId <= this.#lastStreamId) this.#takeLate(streamId);
-    else this.#takeRequest(streamId, list, endStream);
+    else if (streamId <= this.#lastStreamId) {
+      this.#allowance.spend();
+      this.#takeLate(streamId);
+    } else this.#takeRequest(streamId, list, endStream);
   }
 
   #takeRequest(streamId: number, list: HeaderList, endStream: boolean): void {
@@ -272,7 +276,6 @@ export class ServerConnection implements StreamOwner {
 
   /** What comes for a stream that is over: its peer may not know yet, or should know better. */
   #takeLate(streamId: number): void {
-    this.#allowance.spend();
     if (this.#isLeaving || this.#givenUp.has(streamId)) return;
     throw new ConnectionError(errorCode.streamClosed, `stream ${streamId} is closed`);
   }
@@ -341,7 +344,8 @@ export class ServerConnection implements StreamOwner {
 
   #takePing(received: Frame): void {
     if ((received.flags & flag.ack) !== 0) return;
-    this.#allowance.spend();
+    // Clients in Go measure the way there and back by a ping for each body that they get.
+    if (!this.#sender.hasAnswered()) this.#allowance.spend();
     this.#sender.write(frame({ ...received, flags: flag.ack }));
   }
 
@@ -394,15 +398,21 @@ export class ServerConnection implements StreamOwner {
     this.#sender.write(goAwayFrame(this.#lastStreamId, code, message));
     this.#end();
     this.#lose();
+    const timer = setTimeout(() => this.#socket.destroy(), lingerMs);
+    this.#socket.once("close", () => clearTimeout(timer));
   }
 
   #end(): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
-    this.#sender.end();
     // What it still sends is read, or it would not get to see why it shall go.
-    const timer = setTimeout(() => this.#socket.destroy(), lingerMs);
-    this.#socket.once("close", () => clearTimeout(timer));
+    const linger = (): void => {
+      const timer = setTimeout(() => this.#socket.destroy(), lingerMs);
+      this.#socket.once("close", () => clearTimeout(timer));
+    };
+    // Answers may be on their way for long.
+    this.#socket.once("finish", linger);
+    this.#sender.end();
   }
 
   /** Nobody is there to answer any more. */

@@ -2,10 +2,11 @@ import type { IncomingHttpHeaders } from "node:http2";
 import type { HeaderList } from "./hpack.ts";
 
 const pseudoNames: ReadonlySet<string> = new Set([":method", ":scheme", ":path", ":authority"]);
-/** They are about a connection of HTTP/1.1. `content-length` is not in itself wrong: whoever sends it wants it checked. */
+/** They are about a connection of HTTP/1.1, or ask for something: `content-length` to be checked, `expect` to be answered first. */
 const unplainNames: ReadonlySet<string> = new Set([
   "connection",
   "content-length",
+  "expect",
   "keep-alive",
   "proxy-connection",
   "transfer-encoding",

@@ -15,7 +15,7 @@ import {
 import { noTable } from "./hpack.ts";
 import type { AnswerRest, RequestStream } from "./request-stream.ts";
 
-/** Bytes that wait to be sent above which nothing is read: who does not take answers gets to ask no more. */
+/** Bytes that wait to be sent above which nothing is read, and of bodies nothing sent: who does not take answers gets to ask no more. */
 const maxUnsentBytes = 1024 * 1024;
 
 export interface SenderOptions {
@@ -33,10 +33,16 @@ export class Sender {
   /** Streams whose answers wait for that. */
   readonly #blocked = new Set<RequestStream>();
   #unwritten: Buffer[] = [];
+  #unwrittenBytes = 0;
   #isFlushing = false;
-  /** The peer does not take what is sent: until it does, nothing is read, and of bodies nothing sent. */
+  /** The peer does not take what is sent: nothing is read until it does. */
   #isBackedUp = false;
+  /** Somebody wanted more than there was room for. */
+  #isShort = false;
+  #isGoingOn = false;
+  #isTunnelFirst = false;
   #sentHeaders = false;
+  #hasAnswered = false;
 
   constructor(socket: Duplex, options: SenderOptions) {
     this.#socket = socket;
@@ -46,6 +52,7 @@ export class Sender {
   /** What is written while one thing is done goes out together. */
   write(bytes: Buffer): void {
     this.#unwritten.push(bytes);
+    this.#unwrittenBytes += bytes.length;
     if (this.#isFlushing) return;
     this.#isFlushing = true;
     process.nextTick(() => this.#flush());
@@ -54,6 +61,14 @@ export class Sender {
   writeHeaders(streamId: number, block: Buffer, endStream: boolean): void {
     this.write(headerFrames(streamId, this.#sentHeaders ? block : Buffer.concat([noTable, block]), endStream));
     this.#sentHeaders = true;
+    this.#hasAnswered = true;
+  }
+
+  /** Whether any headers or bodies were sent since it was asked for the last time. */
+  hasAnswered(): boolean {
+    const answered = this.#hasAnswered;
+    this.#hasAnswered = false;
+    return answered;
   }
 
   writeData(streamId: number, data: Buffer, endStream: boolean): void {
@@ -61,15 +76,23 @@ export class Sender {
     const { length } = data;
     writeHead(bytes, 0, { type: frameType.data, flags: endStream ? flag.endStream : 0, streamId, length });
     data.copy(bytes, headBytes);
+    this.#hasAnswered = true;
     this.write(bytes);
   }
 
   /** As much of the connection's window as is wanted, or what there is of it: then there will be more at `onRoom`. */
   takeWindow(wanted: number): number {
-    if (this.#isBackedUp) return 0;
-    const bytes = Math.min(wanted, this.#window);
+    const bytes = this.hasRoom() ? Math.min(wanted, this.#window) : 0;
     this.#window -= bytes;
+    if (bytes < wanted) this.#isShort = true;
     return bytes;
+  }
+
+  /** Whether anything of a body may be sent. If not, `onRoom` tells when. */
+  hasRoom(): boolean {
+    const hasRoom = this.#window > 0 && this.#unwrittenBytes + this.#socket.writableLength <= maxUnsentBytes;
+    if (!hasRoom) this.#isShort = true;
+    return hasRoom;
   }
 
   /** The peer lets more through. Throws a ConnectionError if that is too much. */
@@ -78,7 +101,7 @@ export class Sender {
     if (this.#window > largest) {
       throw new ConnectionError(errorCode.flowControlError, "the connection's window is too large");
     }
-    this.#goOn();
+    this.#goOnSoon();
   }
 
   /** Sends an answer, as far as there is room for it. */
@@ -121,26 +144,44 @@ export class Sender {
     this.#socket.end();
   }
 
-  #goOn(): void {
-    const waiting = [...this.#blocked];
-    this.#blocked.clear();
-    for (const stream of waiting) this.sendOn(stream);
-    this.#options.onRoom();
+  /** Once, however often the peer makes room meanwhile. */
+  #goOnSoon(): void {
+    if (!this.#isShort || this.#isGoingOn) return;
+    this.#isGoingOn = true;
+    process.nextTick(() => {
+      this.#isGoingOn = false;
+      this.#isShort = false;
+      // By turns, so that neither takes all there ever is.
+      this.#isTunnelFirst = !this.#isTunnelFirst;
+      if (this.#isTunnelFirst) this.#options.onRoom();
+      for (const stream of this.#blocked) {
+        if (!this.hasRoom()) break;
+        this.#blocked.delete(stream);
+        this.sendOn(stream);
+      }
+      if (!this.#isTunnelFirst) this.#options.onRoom();
+    });
   }
 
   #flush(): void {
     this.#isFlushing = false;
-    const [first] = this.#unwritten;
-    if (first === undefined || this.#socket.destroyed || this.#socket.writableEnded) return;
-    this.#socket.write(this.#unwritten.length === 1 ? first : Buffer.concat(this.#unwritten));
+    const unwritten = this.#unwritten;
+    const [first] = unwritten;
     this.#unwritten = [];
-    if (this.#socket.writableLength <= maxUnsentBytes || this.#isBackedUp) return;
+    this.#unwrittenBytes = 0;
+    if (first === undefined || this.#socket.destroyed || this.#socket.writableEnded) return;
+    this.#socket.write(unwritten.length === 1 ? first : Buffer.concat(unwritten));
+    if (this.#isBackedUp) return;
+    if (this.#socket.writableLength <= maxUnsentBytes) {
+      if (this.#window > 0) this.#goOnSoon();
+      return;
+    }
     this.#isBackedUp = true;
     this.#socket.pause();
     this.#socket.once("drain", () => {
       this.#isBackedUp = false;
       this.#socket.resume();
-      this.#goOn();
+      this.#goOnSoon();
     });
   }
 }

@@ -52,8 +52,9 @@ export class Tunnel {
   /** What Node is still to be given, and whether there is a turn for that. */
   #unread: Buffer[] = [];
   #isGiving = false;
-  /** What of Node's frames waits for the connection's window, in their order. */
-  #waiting: Frame[] = [];
+  /** What of a stream waits for the connection's window, in its order: first of all a body. */
+  readonly #waiting = new Map<number, Frame[]>();
+  #isClosed = false;
   /** How much Node's window of the connection is behind the peer's. */
   #uncounted: number;
 
@@ -99,14 +100,17 @@ export class Tunnel {
 
   /** There is more of the connection's window. */
   sendOn(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const received of waiting) this.#pass(received);
+    for (const [streamId, frames] of this.#waiting) {
+      if (!this.#sender.hasRoom()) return;
+      this.#waiting.delete(streamId);
+      for (const received of frames) this.#pass(received);
+    }
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#streams.clear();
-    this.#waiting = [];
+    this.#waiting.clear();
     // Not while Node writes: see `#give`.
     process.nextTick(() => this.#socket?.destroy());
   }
@@ -142,7 +146,8 @@ export class Tunnel {
     this.#socket = socket;
     socket.on("error", () => undefined);
     socket.on("close", () => {
-      if (this.#streams.size === 0) return;
+      // Node gives up a connection for what its peer did, which may be heard of by nothing else.
+      if (this.#isClosed) return;
       this.#options.onFailure(new ConnectionError(errorCode.internalError, "the requests cannot be answered"));
     });
     // What Node sends is not compressed by a table, of which there would have to be one for both.
@@ -172,13 +177,17 @@ export class Tunnel {
   #pass(received: Frame): void {
     const { type, flags, streamId, payload } = received;
     const ends = this.#streams.get(streamId);
-    if (ends === undefined) return;
+    if (ends === undefined) {
+      this.#giveBack(received);
+      return;
+    }
     if (type === frameType.windowUpdate) {
       this.#sender.write(frame(received));
       return;
     }
-    if (this.#waiting.length > 0) {
-      this.#waiting.push(received);
+    const waiting = this.#waiting.get(streamId);
+    if (waiting !== undefined) {
+      waiting.push(received);
       return;
     }
     const endStream = (flags & flag.endStream) !== 0;
@@ -193,7 +202,7 @@ export class Tunnel {
         if (length > 0) this.#give(windowUpdateFrame(length));
       }
       if (!isWhole) {
-        this.#waiting.push({ ...received, payload: payload.subarray(length) });
+        this.#waiting.set(streamId, [{ ...received, payload: payload.subarray(length) }]);
         return;
       }
     } else {
@@ -203,7 +212,12 @@ export class Tunnel {
     else if (endStream) this.#end(streamId, ends, "answered");
   }
 
-  /** Node has read so much, first of all what its window is smaller. */
+  /** What nobody wants any more makes room for what somebody does. */
+  #giveBack({ type, payload }: Frame): void {
+    if (type === frameType.data && payload.length > 0) this.#give(windowUpdateFrame(payload.length));
+  }
+
+  /** Node has taken so much, first of all what its window is smaller. */
   #credit(bytes: number): void {
     const counted = Math.max(0, bytes - this.#uncounted);
     this.#uncounted = Math.max(0, this.#uncounted - bytes);
@@ -216,6 +230,8 @@ export class Tunnel {
   }
 
   #forget(streamId: number, isRead: boolean): void {
+    for (const received of this.#waiting.get(streamId) ?? []) this.#giveBack(received);
+    this.#waiting.delete(streamId);
     if (this.#streams.delete(streamId)) this.#options.onEnd(streamId, isRead);
   }
 }

@@ -117,24 +117,26 @@ const prefixBytes = 5;
 /** The one message of a unary request. Rejects with what the protocol says of none, of more, and of too long a one. */
 function readMessage(stream: RequestStream, maxBytes: number, abort: () => void): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
+    let bytes: Buffer = Buffer.alloc(0);
     let received = 0;
     stream.receiver = {
       data(chunk) {
+        const start = received;
         received += chunk.length;
-        if (received <= prefixBytes + maxBytes) {
-          chunks.push(chunk);
-          return;
+        if (received > prefixBytes + maxBytes) {
+          // Nothing of a message that is too long needs to be kept.
+          bytes = Buffer.alloc(0);
+          reject(tooLarge(`${received} bytes or more`, maxBytes));
+        } else if (start === 0) {
+          bytes = owned(chunk);
+        } else {
+          if (received > bytes.length) bytes = grown(bytes, received);
+          chunk.copy(bytes, start);
         }
-        // Nothing of a message that is too long needs to be kept.
-        chunks.length = 0;
-        reject(tooLarge(`${received} bytes or more`, maxBytes));
       },
       end() {
-        const [first] = chunks;
-        const all = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks);
         try {
-          resolve(unframed(all, maxBytes));
+          resolve(unframed(bytes.subarray(0, received), maxBytes));
         } catch (error) {
           reject(error);
         }
@@ -142,6 +144,18 @@ function readMessage(stream: RequestStream, maxBytes: number, abort: () => void)
       abort,
     };
   });
+}
+
+/** A part of what was read at once, which it would keep in memory as a whole; most requests are most of it. */
+function owned(chunk: Buffer): Buffer {
+  return chunk.length < chunk.buffer.byteLength / 4 ? Buffer.from(chunk) : chunk;
+}
+
+/** With room for more than what is needed now, so that what comes in small pieces is not copied for each. */
+function grown(bytes: Buffer, neededBytes: number): Buffer {
+  const larger = Buffer.allocUnsafe(Math.max(neededBytes, 2 * bytes.length));
+  bytes.copy(larger);
+  return larger;
 }
 
 function unframed(bytes: Buffer, maxBytes: number): Uint8Array {
@@ -175,9 +189,19 @@ function sendAnswer(
   framed: Buffer,
   { sentHeader, sentTrailer }: Pick<UnaryContext, "sentHeader" | "sentTrailer">,
 ): void {
-  const headers = sentHeader && headerBlock([...Object.entries(answerHeaders), ...sentHeader]);
-  const trailers = sentTrailer && headerBlock([...Object.entries(answerTrailers), ...sentTrailer]);
+  const headers = sentHeader && mergedBlock(answerHeaders, sentHeader);
+  const trailers = sentTrailer && mergedBlock(sentTrailer, answerTrailers);
   stream.answer(headers ?? plainAnswerHeaders, framed, trailers ?? plainAnswerTrailers);
+}
+
+type AnyHeaders = Headers | Readonly<Record<string, string>>;
+
+/** The second says what both say. */
+function mergedBlock(first: AnyHeaders, second: AnyHeaders): Buffer {
+  const [all, more] = [first, second].map((headers) =>
+    headers instanceof Headers ? Object.fromEntries(headers) : headers,
+  );
+  return headerBlock(Object.entries({ ...all, ...more }));
 }
 
 /** Headers only: clients take headers before an answer as the point after which a call must not be tried again. */
@@ -191,5 +215,5 @@ const headersOf = memoize((error: ConnectError): Buffer => {
   setTrailerStatus(trailers, error);
   // grpc-js reads this with decodeURI, which leaves commas, colons and others as they were escaped.
   trailers.set("grpc-message", encodeURI(error.rawMessage));
-  return headerBlock([...Object.entries(answerHeaders), ...trailers]);
+  return mergedBlock(answerHeaders, trailers);
 });

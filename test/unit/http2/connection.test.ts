@@ -323,6 +323,38 @@ test("who does not read answers is not read from, and gets them all later", asyn
   }
 });
 
+test("a ping for each answer is no flood: clients in Go measure by them", async (t) => {
+  const server = await startServer(t, { cheapFrames: { atOnce: 5, perSecond: 0 } });
+  const peer = await connectPeer(t, server.port);
+  for (let streamId = 1; streamId < 100; streamId += 2) {
+    peer.send(request(streamId, "/taken", true));
+    await peer.settled();
+    server.taken.at(-1)?.stream.answerShortly(answerHeaders);
+  }
+  for (let pings = 0; pings < 4; pings++) await peer.settled();
+  await assert.rejects(async () => {
+    for (let pings = 0; pings < 5; pings++) await peer.settled();
+  });
+  assert.equal(await goAwayCode(peer), errorCode.enhanceYourCalm);
+});
+
+test("a connection that is closed sends all of its last answer, however slowly that is taken", async (t) => {
+  const server = await startServer(t);
+  const peer = await connectPeer(t, server.port, new Map([[setting.initialWindowSize, 2 ** 31 - 1]]));
+  peer.send(windowUpdateFrame(2 ** 31 - 1 - windowBytes), request(1, "/taken", true));
+  await peer.settled();
+  peer.socket.pause();
+  const body = Buffer.alloc(16 * 1024 * 1024, "x");
+  server.taken[0]?.stream.answer(answerHeaders, body, answerTrailers);
+  server.connections[0]?.close();
+  // Longer than a peer has to go once it has been sent all.
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  peer.socket.resume();
+  await peer.next((received) => received.streamId === 1 && endsStream(received));
+  assert.equal(bodyOf(peer, 1).length, body.length);
+  await peer.closed;
+});
+
 test("a connection that is closed answers what it has, looks at nothing else, and ends", async (t) => {
   const server = await startServer(t);
   const peer = await connectPeer(t, server.port);

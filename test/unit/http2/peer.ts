@@ -63,7 +63,7 @@ export async function startServer(t: TestContext, limits: Partial<ConnectionLimi
     return true;
   };
   const sockets = new Set<Socket>();
-  const server = createServer((socket) => {
+  const server = createServer({ noDelay: true }, (socket) => {
     sockets.add(socket);
     const serve = (tunnel: unknown) => http2.emit("connection", tunnel);
     connections.push(new ServerConnection(socket, { take, serve }, whole));

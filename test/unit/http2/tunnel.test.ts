@@ -96,15 +96,40 @@ test("the windows of streams count, from the beginning and when they change", as
   assert.deepEqual([bodyBytes(peer, 1), bodyBytes(peer, 3)], [1_000, 150]);
 });
 
-test("who cancels what waits for the window lets the others have it", async (t) => {
+test("who cancels what waits for the window lets the others have it, again and again", async (t) => {
   const server = await startServer(t);
   const peer = await connectPeer(t, server.port, new Map([[setting.initialWindowSize, 10_000_000]]));
-  peer.send(request(1, "/large/100000"), request(3, "/large/100000"), request(5, "/taken"));
-  while (bodyBytes(peer, 1) + bodyBytes(peer, 3) < windowBytes) await peer.settled();
-  await answerAll(server, peer, Buffer.alloc(1_000));
-  peer.send(resetFrame(1, errorCode.cancel), windowUpdateFrame(200_000));
-  await Promise.all([3, 5].map((streamId) => peer.next(endOf(streamId))));
-  assert.deepEqual([bodyBytes(peer, 3), bodyBytes(peer, 5)], [100_000, 1_000]);
+  let window = windowBytes;
+  for (let streamId = 1; streamId < 20; streamId += 4) {
+    peer.send(request(streamId, "/large/200000"), request(streamId + 2, "/large/100000"));
+    const received = () => bodyBytes(peer, streamId) + bodyBytes(peer, streamId + 2);
+    while (received() < window) await peer.settled();
+    peer.send(resetFrame(streamId, errorCode.cancel), windowUpdateFrame(300_000));
+    await peer.next(endOf(streamId + 2));
+    assert.equal(bodyBytes(peer, streamId + 2), 100_000);
+    window += 300_000 - received();
+  }
+});
+
+test("headers wait for no body of others", async (t) => {
+  const server = await startServer(t);
+  const peer = await connectPeer(t, server.port, new Map([[setting.initialWindowSize, 10_000_000]]));
+  peer.send(request(1, "/large/100000"));
+  while (bodyBytes(peer, 1) < windowBytes) await peer.settled();
+  peer.send(request(3, "/echo"));
+  const headers = await peer.next((frame) => frame.type === frameType.headers && frame.streamId === 3);
+  assert.equal(peer.headersOf(headers)[":status"], "200");
+});
+
+test("a connection that Node has given up ends, whoever was left on it", async (t) => {
+  const server = await startServer(t);
+  const peer = await connectPeer(t, server.port);
+  peer.send(request(1, "/taken"), request(3, "/echo"));
+  await peer.settled();
+  peer.send(headerFrames(5, requestHeaders("/echo"), false), windowUpdateFrame(0, 5), resetFrame(5, errorCode.cancel));
+  await peer.next(({ type }) => type === frameType.goAway);
+  await peer.closed;
+  assert.equal(server.taken[0]?.isAborted, true);
 });
 
 test("headers of any characters arrive as they are, however their sender compresses them", async (t) => {
