@@ -398,21 +398,21 @@ export class ServerConnection implements StreamOwner {
     this.#sender.write(goAwayFrame(this.#lastStreamId, code, message));
     this.#end();
     this.#lose();
-    const timer = setTimeout(() => this.#socket.destroy(), lingerMs);
-    this.#socket.once("close", () => clearTimeout(timer));
+    this.#cutSoon();
   }
 
   #end(): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
-    // What it still sends is read, or it would not get to see why it shall go.
-    const linger = (): void => {
-      const timer = setTimeout(() => this.#socket.destroy(), lingerMs);
-      this.#socket.once("close", () => clearTimeout(timer));
-    };
-    // Answers may be on their way for long.
-    this.#socket.once("finish", linger);
+    // Not sooner: answers may be on their way for long.
+    this.#socket.once("finish", () => this.#cutSoon());
     this.#sender.end();
+  }
+
+  /** What the peer still sends is read meanwhile, or it would not get to see why it shall go. */
+  #cutSoon(): void {
+    const timer = setTimeout(() => this.#socket.destroy(), lingerMs);
+    this.#socket.once("close", () => clearTimeout(timer));
   }
 
   /** Nobody is there to answer any more. */
