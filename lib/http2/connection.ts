@@ -41,7 +41,10 @@ export interface ConnectionLimits {
   readonly maxConcurrentStreams: number;
   /** Bytes that a peer may send ahead, on a stream and on the connection; 65,535 or more. */
   readonly windowBytes: number;
-  /** What costs a peer nothing, and us something. Default: 4,000 frames at once, and 2,000 a second; busy clients cancel a thousand calls a second. */
+  /**
+   * How much a peer may ask for that costs it nothing, and us something: cancelled requests, settings, pings for nothing. Default: 4,000 frames at once,
+   * and 2,000 a second, as busy clients cancel a thousand calls a second.
+   */
   readonly cheapFrames?: Pick<AllowanceOptions, "atOnce" | "perSecond">;
 }
 

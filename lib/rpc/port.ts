@@ -1,11 +1,10 @@
 import { createServer as createHttp1Server, type Server as Http1Server } from "node:http";
-import { createServer as createHttp2Server, type Http2Server, type IncomingHttpHeaders } from "node:http2";
+import { createServer as createHttp2Server, type Http2Server } from "node:http2";
 import type { AddressInfo, Server, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createServer as createTlsServer, type Server as TlsServer } from "node:tls";
 import type { connectNodeAdapter } from "@connectrpc/connect-node";
-import { ServerConnection } from "../http2/connection.ts";
-import type { RequestStream } from "../http2/request-stream.ts";
+import { type ConnectionHandlers, ServerConnection } from "../http2/connection.ts";
 import { readOpening } from "./opening.ts";
 
 /** How often a closing server looks for HTTP/1.1 connections that have become idle. */
@@ -21,7 +20,7 @@ export type HttpRequest = Parameters<HttpHandler>[0];
 export type HttpResponse = Parameters<HttpHandler>[1];
 
 /** Takes an HTTP/2 stream before Node makes a request of it; false leaves it. */
-export type StreamHandler = (stream: RequestStream, headers: IncomingHttpHeaders) => boolean;
+export type StreamHandler = ConnectionHandlers["take"];
 
 export interface PortHandlers {
   readonly takeStream: StreamHandler;
