@@ -114,7 +114,8 @@ async function loadModel(
       const own = transfer && pixels.buffer instanceof ArrayBuffer && pixels.byteLength === pixels.buffer.byteLength;
       const handedOver = own ? (pixels as Uint8Array<ArrayBuffer>) : new Uint8Array(pixels);
       if (unloaded !== undefined) throw new AppError("MODEL_NOT_READY", "the model was unloaded; load it again");
-      const predictions = thread.run(handedOver, [n, channels, height, width]);
+      // A microtask later: a thread that is terminated in this very turn must not be in native code, which would end the process.
+      const predictions = Promise.resolve().then(() => thread.run(handedOver, [n, channels, height, width]));
       // They are answered in order: when it is, all are.
       last = predictions.catch(() => undefined);
       return predictions;
